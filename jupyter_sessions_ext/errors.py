@@ -1,0 +1,69 @@
+"""What can go wrong, as types. Each error carries the id or the file that it is about."""
+
+from __future__ import annotations
+
+
+class SessionsError(Exception):
+    """The root of this package's errors."""
+
+
+class StoreUnavailableError(SessionsError, OSError):
+    """The store could not be read or written; nothing was changed.
+
+    :ivar location: the database's path
+    """
+
+    advice = "Free space or mend the file's permissions, then try again."
+
+    def __init__(self, location: str, reason: str) -> None:
+        super().__init__(
+            f"The session state in {location} cannot be used ({reason}). Nothing was changed. "
+            + self.advice
+        )
+        self.location = location
+        self.reason = reason
+
+
+class StoreCorruptError(StoreUnavailableError):
+    """The file is not a readable database."""
+
+    advice = "Restart the server: it moves the file aside and begins a new one."
+
+
+class StateRefusedError(SessionsError, PermissionError):
+    """The state folder or file must not be used as it is.
+
+    :ivar location: the path that is refused
+    """
+
+    def __init__(self, location: str, reason: str) -> None:
+        super().__init__(f"{location} is not used: {reason}")
+        self.location = location
+        self.reason = reason
+
+
+class SchemaTooNewError(SessionsError, ValueError):
+    """The database was written by a newer version of this package; it is left alone.
+
+    :ivar location: the database's path
+    :ivar found: its schema version
+    """
+
+    def __init__(self, location: str, found: int, known: int) -> None:
+        super().__init__(
+            f"{location} has schema version {found}, this version of jupyter_sessions_ext knows "
+            f"{known}: upgrade jupyter_sessions_ext, or move the file away to begin anew"
+        )
+        self.location = location
+        self.found = found
+
+
+class AdoptionError(SessionsError, LookupError):
+    """A kernel that runs could not be adopted; it is left running.
+
+    :ivar kernel_id: the kernel's id
+    """
+
+    def __init__(self, kernel_id: str, reason: str) -> None:
+        super().__init__(f"Kernel {kernel_id} runs but cannot be adopted: {reason}")
+        self.kernel_id = kernel_id

@@ -1,0 +1,175 @@
+"""The host and its processes: what makes a process provably the one that was recorded."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import platform
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+import psutil
+
+from .models import ProcessIdentity
+
+KERNEL_MARK = "JUPYTER_SESSIONS_KERNEL"
+"""Environment variable of a durable kernel: ``<workspace key>:<kernel id>``."""
+
+try:
+    import fcntl  # noqa: F401
+
+    POSIX = True
+except ImportError:  # Windows: no sessions, process groups or signals that kernels could outlive
+    POSIX = False
+
+_PROC = sys.platform == "linux" and os.path.isdir("/proc/self")
+
+
+@functools.cache
+def machine_id() -> str:
+    """Return what tells this host from others that may share its home folders."""
+    for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
+        with contextlib.suppress(OSError):
+            text = Path(path).read_text("ascii", "replace").strip()
+            if text:
+                return f"{text}:{platform.node()}"
+    return platform.node() or "localhost"
+
+
+@functools.cache
+def boot_id() -> str:
+    """Return what changes when the host boots."""
+    if _PROC:
+        with contextlib.suppress(OSError):
+            return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    return str(int(psutil.boot_time()))
+
+
+@functools.cache
+def pid_namespace() -> str:
+    """Return what changes when the pids that we see are those of another container."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
+
+
+def identify(pid: int) -> ProcessIdentity | None:
+    """Return the identity of a process, or ``None`` when it is gone, a zombie included."""
+    started = _started(pid)
+    if started is None:
+        return None
+    return ProcessIdentity(
+        pid=pid,
+        started=started,
+        boot=boot_id(),
+        namespace=pid_namespace(),
+        machine=machine_id(),
+    )
+
+
+def is_running(identity: ProcessIdentity) -> bool:
+    """Tell whether exactly that process still runs here."""
+    return (
+        identity.boot == boot_id()
+        and identity.namespace == pid_namespace()
+        and _started(identity.pid) == identity.started
+    )
+
+
+def _started(pid: int) -> float | None:
+    """Return when a process started, or ``None``: in clock ticks since boot, else in seconds.
+
+    Ticks do not move when the clock is set, as :meth:`psutil.Process.create_time` does.
+    """
+    if _PROC:
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                fields = file.read().rpartition(b")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            return None
+        return None if fields[0] in (b"Z", b"X") else float(fields[19])
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process.create_time()
+    except psutil.Error:
+        return None
+
+
+def environment(pid: int) -> dict[str, str]:
+    """Return the environment that a process was started with; empty when it cannot be read.
+
+    A process that renames itself may overwrite it: a kernel's must still carry its mark.
+    """
+    try:
+        return psutil.Process(pid).environ()
+    except (psutil.Error, OSError, ValueError):
+        return {}
+
+
+def find_processes(connection_files: Mapping[str, str], mark: str) -> dict[str, int]:
+    """Look kernels up in the process table.
+
+    :param connection_files: kernel ids by the path of their connection file
+    :param mark: the workspace's mark: a kernel that carries it with its id counts too
+    :returns: the pid of each kernel that was found
+    """
+    found: dict[str, int] = {}
+    wanted = set(connection_files.values())
+    for process in _own_session_leaders():
+        with contextlib.suppress(psutil.Error, OSError):
+            kernel_id = next(
+                (connection_files[part] for part in process.cmdline() if part in connection_files),
+                None,
+            )
+            if kernel_id is None:
+                key, _, marked = environment(process.pid).get(KERNEL_MARK, "").partition(":")
+                kernel_id = marked if key == mark and marked in wanted else None
+            if kernel_id is not None:
+                found[kernel_id] = process.pid
+    return found
+
+
+def find_marked(mark: str) -> Iterator[tuple[str, int, str]]:
+    """Yield (kernel id, pid, connection file) of the kernels that carry a workspace's mark.
+
+    It is how kernels are found whose records are lost.
+    """
+    for process in _own_session_leaders():
+        key, _, kernel_id = environment(process.pid).get(KERNEL_MARK, "").partition(":")
+        if key != mark:
+            continue
+        with contextlib.suppress(psutil.Error, OSError):
+            for part in process.cmdline():
+                # What a kernel starts inherits the mark, but not the connection file.
+                if part.endswith(".json") and kernel_id in part and os.path.isfile(part):
+                    yield kernel_id, process.pid, part
+                    break
+
+
+def _own_session_leaders() -> Iterable[psutil.Process]:
+    """Yield this user's session leaders, as kernels are: not the processes they forked."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if os.getsid(process.pid) == process.pid and process.uids().effective == os.geteuid():
+                yield process
+
+
+_NETWORK_FILE_SYSTEMS = (
+    "nfs", "cifs", "smb", "afs", "9p", "ceph", "lustre", "gpfs", "glusterfs", "beegfs",
+    "fuse.sshfs", "fuse.glusterfs", "fuse.ceph", "davfs", "ncpfs", "virtiofs",
+)  # fmt: skip
+
+
+def is_on_network(path: Path) -> bool:
+    """Tell whether a path is on a network file system, where SQLite's WAL must not be used."""
+    resolved = str(path.resolve())
+    best = ("", "")
+    for partition in psutil.disk_partitions(all=True):
+        mount = partition.mountpoint
+        inside = mount == "/" or resolved == mount or resolved.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best[0]):
+            best = (mount, partition.fstype.lower())
+    return best[1].startswith(_NETWORK_FILE_SYSTEMS)

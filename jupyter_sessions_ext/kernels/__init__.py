@@ -1,0 +1,1 @@
+"""Kernels that outlive the server, and their adoption by the next one."""

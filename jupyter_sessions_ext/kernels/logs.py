@@ -1,0 +1,73 @@
+"""Keeps the kernels' log files small: what kernels write there outlives the server's interest."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from pathlib import Path
+
+from tornado.ioloop import PeriodicCallback
+
+from ..workspace import Workspace
+
+LOG_LIMIT = 1 << 20
+"""Bytes; a longer log keeps its last half."""
+
+LOG_RETENTION = 7 * 24 * 3600
+"""Seconds for which the log of a kernel that is gone is kept."""
+
+_INTERVAL = 60.0
+
+
+class LogKeeper:
+    """Looks after the log folder of a workspace, off the event loop, once a minute."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._timer: PeriodicCallback | None = None
+
+    def start(self) -> None:
+        """Begin, unless begun."""
+        if self._timer is None and self._workspace.place is not None:
+            self._timer = PeriodicCallback(self._look, _INTERVAL * 1000)
+            self._timer.start()
+
+    def stop(self) -> None:
+        """End."""
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer = None
+
+    async def _look(self) -> None:
+        place = self._workspace.place
+        if place is not None:
+            known = set(self._workspace.registry.kernels)
+            await asyncio.to_thread(trim, place.folder / "logs", known)
+
+
+def trim(folder: Path, known: set[str]) -> None:
+    """Shorten long logs, and remove old ones of kernels that are gone."""
+    for log in folder.glob("kernel-*.log"):
+        with contextlib.suppress(OSError):
+            status = log.stat()
+            if status.st_size > LOG_LIMIT:
+                _shorten(log)
+            gone = log.stem.removeprefix("kernel-") not in known
+            if gone and time.time() - status.st_mtime > LOG_RETENTION:
+                log.unlink()
+
+
+def _shorten(log: Path) -> None:
+    """Keep the last half of the limit.
+
+    The kernel appends meanwhile: it always writes at the end that the file then has.
+    """
+    with open(log, "rb") as file:
+        file.seek(-LOG_LIMIT // 2, os.SEEK_END)
+        tail = file.read()
+    with open(log, "r+b") as file:
+        file.truncate(0)
+    with open(log, "ab") as file:
+        file.write(b"[... earlier output was dropped ...]\n" + tail.partition(b"\n")[2])

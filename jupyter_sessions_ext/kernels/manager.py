@@ -1,0 +1,305 @@
+"""All kernels of a server: started under a reservation, adopted, and kept when it stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextvars import ContextVar
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import zmq
+from jupyter_client.manager import AsyncKernelManager
+from jupyter_server.prometheus.metrics import KERNEL_CURRENTLY_RUNNING_TOTAL
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from tornado import web
+from tornado.ioloop import IOLoop
+from traitlets.utils.importstring import import_item
+
+from ..errors import StoreUnavailableError
+from ..models import KernelActivity, KernelRecord, SessionRecord
+from ..workspace import Workspace, new_kernel
+from .kernel import DurableKernelMixin
+from .logs import LogKeeper
+from .recovery import recover
+
+starting_for: ContextVar[SessionRecord | None] = ContextVar("starting_for", default=None)
+"""The session that kernels started in this context are for."""
+
+ACTIVITY_INTERVAL = 0.25
+"""Seconds between commits of a kernel's last activity; a change of its state is not held back."""
+
+STOP_TIMEOUT = 5.0
+"""Seconds that a stopping server waits for what is under way."""
+
+
+class DurableMappingMixin(AsyncMappingKernelManager):
+    """Stands in front of a mapping kernel manager class; like it where kernels are not kept."""
+
+    workspace: Workspace
+    """Set on the class by :class:`~jupyter_sessions_ext.app.SessionsApp`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._reasons: dict[str, str] = {}
+        self._active: set[str] = set()
+        self._recording: asyncio.Future[Any] | None = None
+        self._recording_soon: object | None = None
+        self._logs = LogKeeper(self.workspace)
+        self._adopted: list[str] = []
+        self.workspace.open(self.parent.root_dir if self.parent else self.root_dir)
+        if self.workspace.place is not None:
+            recover(self.workspace, self._adopt if self._can_adopt() else None)
+            if self._adopted:
+                # It runs as soon as the loop does, under any application.
+                IOLoop.current().add_callback(self._probe, list(self._adopted))
+
+    def __bool__(self) -> bool:
+        # ServerApp.cleanup_kernels skips shutdown_all for a manager that is falsy when empty.
+        return True
+
+    def _can_adopt(self) -> bool:
+        return self.workspace.keeps_kernels and issubclass(
+            import_item(self.kernel_manager_class), AsyncKernelManager
+        )
+
+    def _create_kernel_manager_factory(self) -> Callable[..., Any]:
+        """Make the factory as jupyter_client does, for our class in front of the configured."""
+        cls = import_item(self.kernel_manager_class)
+        if not issubclass(cls, AsyncKernelManager):
+            self.log.warning(
+                "%s is not asynchronous: its kernels end with the server.", cls.__name__
+            )
+        elif not issubclass(cls, DurableKernelMixin):
+            cls = type(f"Durable{cls.__name__}", (DurableKernelMixin, cls), {})
+
+        def create(*args: Any, **kwargs: Any) -> Any:
+            if self.shared_context:
+                if self.context.closed:
+                    self.context = self._context_default()
+                kwargs.setdefault("context", self.context)
+            return cls(*args, **kwargs)
+
+        return create
+
+    # ------------------------------------------------------------------ start and end of a kernel
+
+    async def start_kernel(  # type: ignore[override]
+        self, *, kernel_id: str | None = None, path: Any = None, **kwargs: Any
+    ) -> str:
+        """Start a kernel as the class behind does, under a reservation.
+
+        :raises tornado.web.HTTPError: 503, the reservation cannot be stored; nothing was started
+        """
+        if not self.workspace.keeps_kernels or (kernel_id is not None and kernel_id in self):
+            return await super().start_kernel(kernel_id=kernel_id, path=path, **kwargs)
+        kernel_id = kernel_id or self.new_kernel_id(**kwargs)
+        await self._reserve(kernel_id, kwargs.get("kernel_name"))
+        try:
+            started = await super().start_kernel(kernel_id=kernel_id, path=path, **kwargs)
+        except Exception as error:
+            self._drop_failed_starts()
+            self.workspace.kernel_gone(kernel_id, "its kernel did not start")
+            if isinstance(error, StoreUnavailableError):
+                raise web.HTTPError(503, str(error)) from error
+            raise
+        if started != kernel_id:  # the class behind chooses its own ids
+            self.workspace.kernel_gone(kernel_id, "")
+        self._logs.start()
+        return started
+
+    async def _reserve(self, kernel_id: str, kernel_name: str | None) -> None:
+        kernel_name = kernel_name or self.default_kernel_name
+        session = starting_for.get()
+        if session is not None:
+            session = replace(session, kernel_id=kernel_id, kernel_name=kernel_name)
+        record = replace(
+            new_kernel(
+                kernel_id,
+                kernel_name,
+                os.path.join(self.connection_dir, f"kernel-{kernel_id}.json"),
+            ),
+            intent=session,
+        )
+        try:
+            await self.workspace.reserve(record)
+        except StoreUnavailableError as error:
+            raise web.HTTPError(503, str(error)) from error
+
+    def _drop_failed_starts(self) -> None:
+        """Forget starts that failed: jupyter_client keeps them, and then shutdown_all raises."""
+        for kernel_id, task in list(self._pending_kernels.items()):
+            if task.done() and kernel_id not in self._kernels:
+                del self._pending_kernels[kernel_id]
+
+    async def shutdown_kernel(  # type: ignore[override]
+        self, kernel_id: str, now: bool = False, restart: bool = False
+    ) -> None:
+        """End a kernel as the class behind does, and record that before it begins."""
+        if kernel_id in self and not restart:
+            await self.workspace.stopping([kernel_id])
+        await super().shutdown_kernel(kernel_id, now=now, restart=restart)
+        await self.workspace.settled()
+
+    def remove_kernel(self, kernel_id: str) -> Any:
+        """Forget a kernel: every end of a kernel comes through here."""
+        removed: Any = super().remove_kernel(kernel_id)
+        self._drop_failed_starts()
+        if removed is not None and not self.workspace.closing:
+            self.workspace.kernel_gone(kernel_id, self._reasons.get(kernel_id, "shut down"))
+        return removed
+
+    @contextlib.contextmanager
+    def _because(self, kernel_id: str, reason: str) -> Iterator[None]:
+        self._reasons[kernel_id] = reason
+        try:
+            yield
+        finally:
+            self._reasons.pop(kernel_id, None)
+
+    async def cull_kernel_if_idle(self, kernel_id: str) -> None:
+        """Cull as the class behind does; it is the reason that its sessions are given."""
+        with self._because(kernel_id, "culled"):
+            await super().cull_kernel_if_idle(kernel_id)
+
+    def _handle_kernel_died(self, kernel_id: str) -> None:
+        with self._because(kernel_id, "died"):
+            super()._handle_kernel_died(kernel_id)
+
+    # ------------------------------------------------------------------ activity
+
+    def start_watching_activity(self, kernel_id: str) -> None:
+        """Watch as the class behind does, and record what is seen."""
+        super().start_watching_activity(kernel_id)
+        self._kernels[kernel_id].observe(
+            self._activity_changed, names=["execution_state", "last_activity"]
+        )
+
+    def _activity_changed(self, change: Any) -> None:
+        self._active.add(change.owner.kernel_id)
+        if change.name == "execution_state":
+            self._record_activity()
+        elif self._recording_soon is None:
+            self._recording_soon = IOLoop.current().call_later(
+                ACTIVITY_INTERVAL, self._record_activity
+            )
+
+    def _record_activity(self, _: object = None) -> None:
+        if self._recording_soon is not None:
+            IOLoop.current().remove_timeout(self._recording_soon)
+            self._recording_soon = None
+        if self._active and (self._recording is None or self._recording.done()):
+            self._recording = self.workspace.active(self._take_activity)
+            self._recording.add_done_callback(self._record_activity)
+
+    def _take_activity(self) -> Iterable[KernelActivity]:
+        active, self._active = self._active, set()
+        return [
+            KernelActivity(
+                kernel_id=kernel_id,
+                execution_state=kernel.execution_state or "unknown",
+                last_activity=kernel.last_activity,
+            )
+            for kernel_id, kernel in self._kernels.items()
+            if kernel_id in active
+        ]
+
+    # ------------------------------------------------------------------ adoption
+
+    def _adopt(self, record: KernelRecord) -> None:
+        """Take charge of one running kernel; see :meth:`.kernel.DurableKernelMixin.adopt`."""
+        kernel_id = record.kernel_id
+        kernel = self.kernel_manager_factory(
+            connection_file=record.connection_file,
+            parent=self,
+            log=self.log,
+            kernel_name=record.kernel_name,
+            kernel_spec_manager=self.kernel_spec_manager,
+        )
+        kernel.adopt(record)
+        self._kernels[kernel_id] = kernel
+        self._kernel_connections[kernel_id] = 0
+        self._kernel_ports[kernel_id] = kernel.ports
+        # Busy until it has answered: an idle kernel would be nudged and culled, and nudging one
+        # that runs a cell holds back its output until the cell ends.
+        kernel.execution_state = "busy"
+        self.start_watching_activity(kernel_id)
+        kernel.last_activity = record.last_activity
+        self.last_kernel_activity = max(self.last_kernel_activity, record.last_activity)
+        self.add_restart_callback(kernel_id, lambda: self._handle_kernel_died(kernel_id), "dead")
+        KERNEL_CURRENTLY_RUNNING_TOTAL.labels(type=kernel.kernel_name).inc()
+        if not self._initialized_culler:
+            self.initialize_culler()
+        self._adopted.append(kernel_id)
+        self._logs.start()
+
+    def _probe(self, kernel_ids: Iterable[str]) -> None:
+        """Ask adopted kernels, all at once, whether they are idle: only an idle one answers."""
+        for kernel_id in kernel_ids:
+            kernel = self._kernels.get(kernel_id)
+            if kernel is None:
+                continue
+            stream = kernel.connect_shell()
+            record = self.workspace.registry.kernels[kernel_id]
+            stream.on_recv(partial(self._answered, kernel, stream, record))
+            # A kernel that died meanwhile must not hold up the end of the server.
+            stream.socket.setsockopt(zmq.LINGER, 0)
+            kernel.session.send(stream, "kernel_info_request")
+
+    def _answered(self, kernel: Any, stream: Any, record: KernelRecord, _: list[bytes]) -> None:
+        stream.close()
+        if kernel.execution_state == "busy":
+            kernel.execution_state = "idle"
+        if record.execution_state != "busy":
+            # It was idle all the time: the question itself is no activity.
+            kernel.last_activity = record.last_activity
+
+    # ------------------------------------------------------------------ the server's end
+
+    async def shutdown_all(self, now: bool = False) -> None:  # type: ignore[override]
+        """End all kernels, or keep them, as ``SessionsApp.kernels_on_stop`` says.
+
+        It never raises: a server that is asked to stop must stop.
+        """
+        keep = self.workspace.keeps_kernels and self.workspace.kernels_on_stop == "keep"
+        try:
+            self._drop_failed_starts()
+            if keep:
+                await self._keep_all()
+            else:
+                await self.workspace.stopping(list(self._kernels))
+                await super().shutdown_all(now=now)
+        except Exception:
+            self.log.exception("Not every kernel was shut down.")
+        self._logs.stop()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.workspace.settled(), STOP_TIMEOUT)
+        await self.workspace.stopped()
+
+    async def _keep_all(self) -> None:
+        pending = [task for task in self._pending_kernels.values() if not task.done()]
+        if pending:
+            await asyncio.wait(pending, timeout=STOP_TIMEOUT)
+        self.workspace.closing = True
+        kept = []
+        for kernel_id, kernel in self._kernels.items():
+            if isinstance(kernel, DurableKernelMixin):
+                self._active.add(kernel_id)
+                with contextlib.suppress(Exception):
+                    self.stop_watching_activity(kernel_id)
+                kernel.release()
+                kept.append(kernel_id)
+        self._record_activity()
+        for kernel_id in set(self._kernels) - set(kept):
+            with contextlib.suppress(Exception):
+                await super().shutdown_kernel(kernel_id)
+        if kept:
+            # They stay in the map: an answer without them would make clients give them up.
+            self.log.warning(
+                "%d kernels stay running for the next server. To end them: "
+                "jupyter sessions stop --all",
+                len(kept),
+            )

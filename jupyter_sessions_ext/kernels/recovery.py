@@ -1,0 +1,300 @@
+"""What to do with recorded sessions and kernels when a server starts.
+
+:func:`plan` compares the records with the processes that run. It is pure; ``tests/test_plan.py``
+is its table of cases.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import psutil
+
+from ..errors import AdoptionError
+from ..host import (
+    boot_id,
+    environment,
+    find_marked,
+    find_processes,
+    identify,
+    is_running,
+    machine_id,
+    pid_namespace,
+)
+from ..models import (
+    Change,
+    Event,
+    KernelPhase,
+    KernelRecord,
+    ProcessIdentity,
+    SessionRecord,
+    SessionState,
+)
+from ..workspace import Workspace
+from .process import signal_group
+from .provisioner import SESSION_MARK
+
+KERNEL_ENDED = "its kernel ended while no server ran"
+KERNEL_STOPPED = "its kernel was being shut down when the server ended"
+KERNEL_NOT_KEPT = "its kernel was not kept"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Adopt:
+    """Take charge of a running kernel; ``session`` is brought back with it."""
+
+    kernel: KernelRecord
+    session: SessionRecord | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class End:
+    """Kill what is left of a kernel that nobody uses."""
+
+    kernel: KernelRecord
+    process: ProcessIdentity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forget:
+    """Drop the record of a kernel that is gone."""
+
+    kernel: KernelRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sleep:
+    """Turn a session dormant."""
+
+    session: SessionRecord
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leave:
+    """Touch neither this kernel nor its sessions: they are not this server's to judge."""
+
+    kernel: KernelRecord
+
+
+Action = Adopt | End | Forget | Sleep | Leave
+
+
+def plan(
+    sessions: Iterable[SessionRecord],
+    kernels: Iterable[KernelRecord],
+    processes: Mapping[str, ProcessIdentity],
+    machine: str,
+) -> list[Action]:
+    """Return what makes the records true again.
+
+    :param processes: the process of each kernel of this host that runs, by kernel id
+    :param machine: this host
+    """
+    by_id = {s.session_id: s for s in sessions}
+    known = {k.kernel_id: k for k in kernels}
+    users: dict[str | None, list[SessionRecord]] = {}
+    for session in by_id.values():
+        if session.state is SessionState.LIVE:
+            users.setdefault(session.kernel_id, []).append(session)
+    actions: list[Action] = []
+    brought_back: set[str] = set()
+    for kernel in known.values():
+        found = _judge(kernel, by_id, users, known, processes, machine)
+        if isinstance(found, Adopt) and found.session is not None:
+            brought_back.add(found.session.session_id)
+        actions.append(found)
+    reasons = {a.kernel.kernel_id: _reason(a) for a in actions if isinstance(a, End | Forget)}
+    for kernel_id, group in users.items():
+        reason = reasons.get(kernel_id or "", None if kernel_id in known else KERNEL_NOT_KEPT)
+        if reason is not None:
+            actions += [
+                Sleep(session=s, reason=reason) for s in group if s.session_id not in brought_back
+            ]
+    return actions
+
+
+def _judge(
+    kernel: KernelRecord,
+    sessions: Mapping[str, SessionRecord],
+    users: Mapping[str | None, list[SessionRecord]],
+    known: Mapping[str, KernelRecord],
+    processes: Mapping[str, ProcessIdentity],
+    machine: str,
+) -> Action:
+    if kernel.machine != machine:
+        return Leave(kernel=kernel)
+    process = processes.get(kernel.kernel_id)
+    if kernel.provisioner:  # not a process of this host: only its provisioner can tell
+        return Leave(kernel=kernel) if _unwanted(kernel, users) else Adopt(kernel=kernel)
+    if process is None:
+        return Forget(kernel=kernel)
+    if _unwanted(kernel, users):
+        return End(kernel=kernel, process=process)
+    adopted = replace(
+        kernel,
+        process=process,
+        phase=KernelPhase.RUNNING,
+        intent=None,
+        adoptions=kernel.adoptions + 1,
+    )
+    if kernel.intent is None or users.get(kernel.kernel_id):
+        return Adopt(kernel=adopted)
+    session = sessions.get(kernel.intent.session_id)
+    if session is None:
+        session = kernel.intent
+    elif session.state is SessionState.LIVE:
+        other = known.get(session.kernel_id or "")
+        if other is not None and (other.kernel_id in processes or other.machine != machine):
+            # A change of kernel that was never acknowledged: the session keeps the one it has.
+            return End(kernel=kernel, process=process)
+    return Adopt(
+        kernel=adopted,
+        session=replace(session, kernel_id=kernel.kernel_id, state=SessionState.LIVE, reason=""),
+    )
+
+
+def _unwanted(kernel: KernelRecord, users: Mapping[str | None, list[SessionRecord]]) -> bool:
+    """Tell whether its end had been asked for, or its only session has another kernel."""
+    return kernel.phase is KernelPhase.STOPPING or (
+        kernel.phase is KernelPhase.REPLACED and not users.get(kernel.kernel_id)
+    )
+
+
+def _reason(action: End | Forget) -> str:
+    return KERNEL_STOPPED if action.kernel.phase is KernelPhase.STOPPING else KERNEL_ENDED
+
+
+# ---------------------------------------------------------------------- observe and apply
+
+
+def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) -> None:
+    """Bring a workspace that was just opened in line with the processes of this host.
+
+    All of it is one transaction. It blocks: it runs before HTTP listens.
+
+    :param adopt: takes charge of one kernel, or raises :class:`AdoptionError` to leave it alone
+        or :class:`LookupError` when it turns out to be gone; ``None`` when the kernel manager
+        can adopt nothing
+    """
+    workspace.recovered = True
+    registry = workspace.registry
+    kernels = list(registry.kernels.values())
+    if workspace.records_lost and workspace.place is not None:
+        kernels += list(_rebuilt(workspace.place.key))
+    processes = _observe(kernels, workspace.place.key if workspace.place else "")
+    actions = plan(registry.sessions.values(), kernels, processes, machine_id())
+    sessions: dict[str, SessionRecord] = {}
+    kept: list[KernelRecord] = []
+    gone: list[KernelRecord] = []
+    for action in actions:
+        if isinstance(action, Leave) or (isinstance(action, Adopt) and adopt is None):
+            workspace.log.warning(
+                "Kernel %s is left alone: it belongs to another host, or to a kernel manager that "
+                "this server does not use.",
+                action.kernel.kernel_id,
+            )
+        elif isinstance(action, Adopt):
+            try:
+                assert adopt is not None
+                adopt(action.kernel)
+            except AdoptionError as error:
+                workspace.log.error("%s. It is left running.", error)
+                continue
+            except LookupError as error:
+                workspace.log.warning("Kernel %s is gone: %s", action.kernel.kernel_id, error)
+                gone.append(action.kernel)
+                for session in registry.of_kernel(action.kernel.kernel_id):
+                    sessions[session.session_id] = _asleep(session, KERNEL_ENDED)
+                continue
+            kept.append(action.kernel)
+            if action.session is not None:
+                sessions[action.session.session_id] = action.session
+        elif isinstance(action, Sleep):
+            sessions[action.session.session_id] = _asleep(action.session, action.reason)
+        else:
+            if isinstance(action, End):
+                signal_group(action.process, signal.SIGKILL)
+            gone.append(action.kernel)
+    for kernel in gone:
+        with contextlib.suppress(OSError):
+            os.unlink(kernel.connection_file)
+    change = Change(
+        sessions=tuple(sessions.values()),
+        kernels=tuple(kept),
+        forgotten_kernels=tuple(k.kernel_id for k in gone),
+        events=tuple(_events(sessions.values(), kept)),
+    )
+    if change:
+        workspace.commit_now(change)
+        workspace.log.info(
+            "Adopted %d kernels; %d are gone, %d sessions are dormant.",
+            len(kept),
+            len(gone),
+            sum(s.state is SessionState.DORMANT for s in registry.sessions.values()),
+        )
+
+
+def _asleep(session: SessionRecord, reason: str) -> SessionRecord:
+    return replace(session, state=SessionState.DORMANT, reason=reason)
+
+
+def _events(sessions: Iterable[SessionRecord], kernels: Iterable[KernelRecord]) -> Iterable[Event]:
+    for session in sessions:
+        live = session.state is SessionState.LIVE
+        yield Event(
+            action="recovered" if live else "dormant",
+            session_id=session.session_id,
+            kernel_id=session.kernel_id,
+            detail=session.reason,
+        )
+    for kernel in kernels:
+        yield Event(action="adopted", kernel_id=kernel.kernel_id)
+
+
+def _observe(kernels: Iterable[KernelRecord], mark: str) -> dict[str, ProcessIdentity]:
+    """Return the process of each kernel that runs on this host."""
+    processes: dict[str, ProcessIdentity] = {}
+    missing: dict[str, str] = {}
+    for kernel in kernels:
+        if kernel.machine != machine_id():
+            continue
+        if kernel.process is not None and is_running(kernel.process):
+            processes[kernel.kernel_id] = kernel.process
+        elif kernel.process is None or (
+            # A restart whose record was not committed: the same file, another process.
+            kernel.process.boot == boot_id() and kernel.process.namespace == pid_namespace()
+        ):
+            missing[os.path.realpath(kernel.connection_file)] = kernel.kernel_id
+    if missing:
+        for kernel_id, pid in find_processes(missing, mark).items():
+            process = identify(pid)
+            if process is not None:
+                processes[kernel_id] = process
+    return processes
+
+
+def _rebuilt(mark: str) -> Iterable[KernelRecord]:
+    """Make records of kernels that run although the store has lost them."""
+    for kernel_id, pid, connection_file in find_marked(mark):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, psutil.Error):
+            with open(connection_file) as file:
+                connection = json.load(file)
+            row: dict[str, Any] | None = json.loads(environment(pid).get(SESSION_MARK, "null"))
+            yield KernelRecord(
+                kernel_id=kernel_id,
+                kernel_name=connection.pop("kernel_name"),
+                phase=KernelPhase.STARTING,
+                machine=machine_id(),
+                connection_file=connection_file,
+                connection=connection,
+                launch={"cwd": psutil.Process(pid).cwd()},
+                process=identify(pid),
+                intent=SessionRecord(**{**row, "kernel_id": kernel_id}) if row else None,
+            )

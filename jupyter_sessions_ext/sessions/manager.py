@@ -1,0 +1,539 @@
+"""The session manager: jupyter_server's, on a registry that a store keeps."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, cast
+
+from jupyter_core.utils import ensure_async
+from jupyter_server.services.sessions.sessionmanager import (
+    KernelName,
+    KernelSessionRecord,
+    ModelName,
+)
+from jupyter_server.services.sessions.sessionmanager import SessionManager as StockSessionManager
+from tornado import web
+from traitlets import default
+
+from ..errors import StoreUnavailableError
+from ..kernels.manager import starting_for
+from ..kernels.recovery import recover
+from ..models import Change, Event, KernelPhase, KernelRecord, SessionRecord, SessionState
+from ..storage.sqlite import MEMORY, SQLiteStore
+from ..workspace import Workspace, forget_sessions
+
+Model = dict[str, Any]
+
+
+class SessionManager(StockSessionManager):
+    """Maps documents to kernels, as behind ``/api/sessions``.
+
+    Under the extension the sessions are those of the server's workspace: they survive the server,
+    and one whose kernel is gone turns dormant and comes back when its path is opened. Constructed
+    alone, ``SessionManager(kernel_manager=..., contents_manager=...)``, it keeps what
+    ``database_filepath`` says and drops sessions whose kernel is gone, as jupyter_server's does.
+
+    Models, errors and signatures are those of
+    :class:`jupyter_server.services.sessions.sessionmanager.SessionManager`. Reads come from
+    memory. Changes are committed before they are acknowledged; one that cannot be committed
+    raises ``HTTPError(503)`` and changes nothing.
+    """
+
+    workspace: Workspace | None = None
+    """Set on the class by :class:`~jupyter_sessions_ext.app.SessionsApp`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._creating: dict[str, tuple[SessionRecord, asyncio.Future[Any]]] = {}
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self._alone = self.workspace is None
+        self._loading: asyncio.Future[Any] | None = None
+        self._loaded = not self._alone or self.database_filepath == MEMORY
+        if self.workspace is None:
+            self._workspace = Workspace(self.log, store=SQLiteStore(self.database_filepath))
+        else:
+            self._workspace = self.workspace
+            self._workspace.open(self.parent.root_dir)  # type: ignore[union-attr]
+            if self._workspace.place is not None and not self._workspace.recovered:
+                recover(self._workspace, None)
+
+    @default("database_filepath")
+    def _default_database_filepath(self) -> str:
+        place = self.workspace.place if self.workspace else None
+        return place.database if place else MEMORY
+
+    async def _load(self) -> None:
+        """Read an explicit database on first use; under the extension it was read at start."""
+        if not self._loaded:
+            if self._loading is None:
+                self._loading = asyncio.ensure_future(self._load_now())
+            await asyncio.shield(self._loading)
+
+    async def _load_now(self) -> None:
+        try:
+            snapshot = await asyncio.to_thread(self._workspace.store.open)
+            self._workspace.registry.load(snapshot)
+            self._loaded = True
+        except StoreUnavailableError as error:
+            raise web.HTTPError(503, str(error)) from error
+        finally:
+            self._loading = None
+
+    # ------------------------------------------------------------------ the database
+
+    @property
+    def connection(self) -> Awaitable[Any]:
+        """The asynchronous connection: ``connection = await manager.connection``.
+
+        What changed from jupyter_server's: it is an :class:`aiosqlite.Connection`, it must be
+        awaited, its rows are :class:`sqlite3.Row`, and a write made through it is durable but not
+        seen by this manager, which reads from memory.
+        """
+        return self._connect()
+
+    async def _connect(self) -> Any:
+        await self._load()
+        return await self._workspace.store.connection()
+
+    @property
+    def cursor(self) -> Awaitable[Any]:
+        """A new asynchronous cursor: ``cursor = await manager.cursor``; see :attr:`connection`.
+
+        Table ``session`` has jupyter_server's five columns; dormant sessions are in it too.
+        """
+        return self._new_cursor()
+
+    async def _new_cursor(self) -> Any:
+        return await (await self._connect()).cursor()
+
+    def row_factory(self, cursor: sqlite3.Cursor, row: tuple[Any, ...]) -> Model:
+        """Turn a row of table ``session`` into its model, as IPython's did.
+
+        For use as a connection's ``row_factory``. It does not wait: where the kernel manager
+        answers asynchronously, use :meth:`row_to_model`.
+
+        :raises tornado.web.HTTPError: 404, its kernel is gone
+        """
+        return self._model(sqlite3.Row(cursor, row), self.kernel_manager.kernel_model)
+
+    def close(self) -> None:
+        """Close the store and free the lease. Safe to call twice."""
+        workspace = getattr(self, "_workspace", None)
+        if workspace is not None:
+            workspace.close()
+
+    # ------------------------------------------------------------------ reading
+
+    async def session_exists(
+        self,
+        path: str | None = None,
+        name: ModelName | None = None,
+        type: str | None = None,
+    ) -> bool:
+        """Tell whether a session has this path (and name, and type, where given).
+
+        One that is being created is waited for: whoever asks before creating makes no second one.
+
+        :raises TypeError: nothing to look for was given
+        """
+        wanted = {
+            key: value
+            for key, value in {"path": path, "name": name, "type": type}.items()
+            if value is not None
+        }
+        if not wanted:
+            msg = "must specify a path, a name or a type"
+            raise TypeError(msg)
+        await self._load()
+        while True:
+            for record in list(self._matching(wanted)):
+                if await self.row_to_model(record.row(), tolerate_culled=True) is not None:
+                    return True
+            making = [
+                done
+                for record, done in self._creating.values()
+                if wanted.items() <= record.row().items()
+            ]
+            if not making:
+                return False
+            await asyncio.wait(making[:1])
+
+    async def get_session(self, **kwargs: Any) -> Model:
+        """Return the model of the first session with the given column values.
+
+        :raises TypeError: no column was given, or one that is not a column
+        :raises tornado.web.HTTPError: 404, there is none, or its kernel is gone
+        """
+        if not kwargs:
+            msg = "must specify a column to query"
+            raise TypeError(msg)
+        self._check_columns(kwargs)
+        await self._load()
+        record = next(self._matching(kwargs), None)
+        if record is None:
+            wanted = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
+            raise web.HTTPError(404, f"Session not found: {wanted}")
+        try:
+            return cast("Model", await self.row_to_model(record.row()))
+        except KeyError as error:
+            raise web.HTTPError(404, f"Session not found: {error}") from error
+
+    async def list_sessions(self) -> list[Model]:
+        """Return the models of all live sessions, in the order of their creation: one snapshot."""
+        await self._load()
+        rows = [record.row() for record in self._workspace.registry.live()]
+        if self._asks_without_waiting():
+            gone = [row for row in rows if row["kernel_id"] not in self.kernel_manager]
+        else:
+            culled = await asyncio.gather(*(self.kernel_culled(row["kernel_id"]) for row in rows))
+            gone = [row for row, is_culled in zip(rows, culled, strict=True) if is_culled]
+        if gone:
+            await self._drop(gone)
+            ids = {row["session_id"] for row in gone}
+            rows = [row for row in rows if row["session_id"] not in ids]
+        if self._asks_without_waiting():
+            models = [await self.row_to_model(row, tolerate_culled=True) for row in rows]
+        else:
+            models = await asyncio.gather(
+                *(self.row_to_model(row, tolerate_culled=True) for row in rows)
+            )
+        return [model for model in models if model is not None]
+
+    async def row_to_model(
+        self, row: Mapping[str, Any] | sqlite3.Row, tolerate_culled: bool = False
+    ) -> Model | None:
+        """Return the model of a row, or ``None`` where its kernel is gone and that is tolerated.
+
+        :raises KeyError: its kernel is gone
+        """
+        if await self.kernel_culled(row["kernel_id"]):
+            await self._drop([row])
+            msg = (
+                f"Kernel '{row['kernel_id']}' appears to have been culled or died unexpectedly, "
+                f"invalidating session '{row['session_id']}'."
+            )
+            if tolerate_culled:
+                return None
+            raise KeyError(msg)
+        kernel = await ensure_async(self.kernel_manager.kernel_model(row["kernel_id"]))
+        return self._model(row, lambda _: kernel)
+
+    def _model(
+        self, row: Mapping[str, Any] | sqlite3.Row, kernel_model: Callable[[str], Any]
+    ) -> Model:
+        model: Model = {
+            "id": row["session_id"],
+            "path": row["path"],
+            "name": row["name"],
+            "type": row["type"],
+            "kernel": kernel_model(row["kernel_id"]),
+        }
+        if row["type"] == "notebook":
+            model["notebook"] = {"path": row["path"], "name": row["name"]}  # deprecated, still read
+        return model
+
+    def _asks_without_waiting(self) -> bool:
+        """Whether the kernel manager's answers are at hand, as all but a gateway's are."""
+        return type(self).kernel_culled is StockSessionManager.kernel_culled
+
+    def _matching(self, wanted: Mapping[str, Any]) -> Iterator[SessionRecord]:
+        """Yield the live sessions with these column values, in the order of their creation."""
+        registry = self._workspace.registry
+        if "session_id" in wanted:
+            found = registry.sessions.get(wanted["session_id"])
+            records = iter([found] if found else [])
+        elif wanted.get("path") is not None:
+            records = registry.at_path(wanted["path"], SessionState.LIVE)
+        else:
+            records = iter(registry.live())
+        return (
+            record
+            for record in records
+            if record.state is SessionState.LIVE and wanted.items() <= record.row().items()
+        )
+
+    def _check_columns(self, columns: Mapping[str, Any]) -> None:
+        for column in columns:
+            if column not in self._columns:
+                msg = f"No such column: {column}"
+                raise TypeError(msg)
+
+    async def _drop(self, rows: list[Any]) -> None:
+        """Forget sessions whose kernel is gone. Under the extension the kernel's end did so."""
+        if self._alone:
+            ids = [row["session_id"] for row in rows]
+            known = self._workspace.registry.sessions
+            self.log.warning("%d sessions lost their kernel and are removed.", len(ids))
+            await self._durably(
+                lambda: forget_sessions([known[i] for i in ids if i in known], "kernel gone")
+            )
+
+    # ------------------------------------------------------------------ changing
+
+    async def create_session(
+        self,
+        path: str | None = None,
+        name: ModelName | None = None,
+        type: str | None = None,
+        kernel_name: KernelName | None = None,
+        kernel_id: str | None = None,
+    ) -> Model:
+        """Create a session, with a new kernel unless ``kernel_id`` runs, and return its model.
+
+        A dormant session of the path comes back under its id. It is finished, or undone, also
+        when the caller is cancelled.
+
+        :raises tornado.web.HTTPError: 503, it cannot be stored; no kernel is left behind
+        """
+        await self._load()
+        dormant = self._revivable(path)
+        session_id = dormant.session_id if dormant else self.new_session_id()
+        if dormant and not kernel_name and not kernel_id and dormant.kernel_name:
+            kernel_name = KernelName(dormant.kernel_name)
+        intent = SessionRecord(session_id=session_id, path=path, name=name, type=type)
+        self._creating[session_id] = (intent, asyncio.get_running_loop().create_future())
+        pending = KernelSessionRecord(session_id=session_id)
+        self._pending_sessions.update(pending)
+        created: Model = await self._finish(self._create(intent, pending, kernel_name, kernel_id))
+        return created
+
+    async def _create(
+        self,
+        intent: SessionRecord,
+        pending: KernelSessionRecord,
+        kernel_name: KernelName | None,
+        kernel_id: str | None,
+    ) -> Model:
+        arguments: dict[str, Any] = {
+            "path": intent.path,
+            "name": intent.name,
+            "type": intent.type,
+        }
+        try:
+            is_new = kernel_id is None or kernel_id not in self.kernel_manager
+            if is_new:
+                kernel_id = await self.start_kernel_for_session(
+                    session_id=intent.session_id,
+                    kernel_name=kernel_name,
+                    kernel_id=kernel_id,
+                    **arguments,
+                )
+            pending.kernel_id = kernel_id
+            self._pending_sessions.update(pending)
+            try:
+                model: Model = await self.save_session(
+                    intent.session_id, kernel_id=kernel_id, **arguments
+                )
+            except Exception:
+                if is_new:
+                    await ensure_async(self.kernel_manager.shutdown_kernel(kernel_id, now=True))
+                raise
+            return model
+        finally:
+            self._pending_sessions.remove(pending)
+            self._creating.pop(intent.session_id)[1].set_result(None)
+
+    def _revivable(self, path: str | None) -> SessionRecord | None:
+        """Return a session of the path that nobody sees, for want of a kernel."""
+        registry = self._workspace.registry
+        candidates = [
+            *registry.at_path(path, SessionState.DORMANT),
+            *(
+                record
+                for record in registry.at_path(path, SessionState.LIVE)
+                if record.kernel_id not in self.kernel_manager
+            ),
+        ]
+        return next((c for c in candidates if c.session_id not in self._creating), None)
+
+    async def start_kernel_for_session(
+        self,
+        session_id: str,
+        path: str | None,
+        name: ModelName | None,
+        type: str | None,
+        kernel_name: KernelName | None,
+        kernel_id: str | None = None,
+    ) -> str:
+        """Start a kernel for a session, as jupyter_server's does, and return its id.
+
+        Until the session is saved, the kernel's record says what session it is for.
+        """
+        token = starting_for.set(
+            SessionRecord(session_id=session_id, path=path, name=name, type=type)
+        )
+        try:
+            return await super().start_kernel_for_session(
+                session_id, path, name, type, kernel_name, kernel_id
+            )
+        finally:
+            starting_for.reset(token)
+
+    async def save_session(
+        self,
+        session_id: str,
+        path: str | None = None,
+        name: str | None = None,
+        type: str | None = None,
+        kernel_id: str | None = None,
+    ) -> Model:
+        """Store a session whose kernel runs, and return its model.
+
+        :raises tornado.web.HTTPError: 503, it cannot be stored; 404, its kernel is gone
+        """
+        await self._load()
+        registry = self._workspace.registry
+
+        def build() -> Change:
+            old = registry.sessions.get(session_id)
+            session = replace(
+                old or SessionRecord(session_id=session_id),
+                path=path,
+                name=name,
+                type=type,
+                kernel_id=kernel_id,
+                kernel_name=self._kernel_name(kernel_id),
+                state=SessionState.LIVE,
+                reason="",
+            )
+            action = "revived" if old else "created"
+            return Change(
+                sessions=(session,),
+                kernels=self._taken(kernel_id),
+                events=(Event(action=action, session_id=session_id, kernel_id=kernel_id),),
+            )
+
+        await self._durably(build)
+        return await self.get_session(session_id=session_id)
+
+    async def update_session(self, session_id: str, **kwargs: Any) -> None:
+        """Change columns of a session.
+
+        A dormant session of a new path is absorbed: its history goes on under ``session_id``.
+
+        :raises TypeError: one of them is not a column
+        :raises tornado.web.HTTPError: 404, there is no such session; 503, it cannot be stored
+        """
+        await self.get_session(session_id=session_id)
+        if not kwargs:
+            return
+        self._check_columns(kwargs)
+        await self._durably(lambda: self._updated(session_id, kwargs))
+        session = self._workspace.registry.sessions[session_id]
+        if hasattr(self.kernel_manager, "update_env") and session.kernel_id is not None:
+            self.kernel_manager.update_env(
+                kernel_id=session.kernel_id,
+                env=self.get_kernel_env(session.path, session.name),  # type: ignore[arg-type]
+            )
+
+    def _updated(self, session_id: str, values: Mapping[str, Any]) -> Change:
+        registry = self._workspace.registry
+        old = registry.sessions.get(session_id)
+        if old is None:
+            raise web.HTTPError(404, f"Session not found: session_id={session_id!r}")
+        new = replace(old, **values)
+        kernels: tuple[KernelRecord, ...] = ()
+        events = []
+        if new.kernel_id != old.kernel_id:
+            new = replace(new, kernel_name=self._kernel_name(new.kernel_id))
+            kernels = (*self._taken(new.kernel_id), *self._abandoned(old))
+            events.append(
+                Event(
+                    action="kernel_changed",
+                    session_id=session_id,
+                    kernel_id=new.kernel_id,
+                    detail=f"from {old.kernel_id}",
+                )
+            )
+        absorbed: list[SessionRecord] = []
+        if new.path != old.path:
+            absorbed = list(registry.at_path(new.path, SessionState.DORMANT))
+            events.append(Event(action="renamed", session_id=session_id, detail=f"from {old.path}"))
+        return Change(
+            sessions=(new,),
+            kernels=kernels,
+            forgotten_sessions=tuple(s.session_id for s in absorbed),
+            absorbed=tuple((s.session_id, session_id) for s in absorbed),
+            events=tuple(events),
+        )
+
+    async def delete_session(self, session_id: str) -> None:
+        """End a session and its kernel.
+
+        It is committed first: a crash in between leaves a remnant that the next server ends.
+
+        :raises tornado.web.HTTPError: 404, there is no such session; 503, it cannot be stored
+        """
+        pending = KernelSessionRecord(session_id=session_id)
+        self._pending_sessions.update(pending)
+        await self._finish(self._delete(session_id, pending))
+
+    async def _delete(self, session_id: str, pending: KernelSessionRecord) -> None:
+        try:
+            model = await self.get_session(session_id=session_id)
+            kernel_id = model["kernel"]["id"]
+            session = self._workspace.registry.sessions[session_id]
+            with self._workspace.deleting(session_id):
+                await self._durably(lambda: self._deleted(session))
+                try:
+                    await ensure_async(self.kernel_manager.shutdown_kernel(kernel_id))
+                except Exception:
+                    if kernel_id in self.kernel_manager:
+                        await self._durably(lambda: Change(sessions=(session,)))
+                        raise
+        finally:
+            self._pending_sessions.remove(pending)
+
+    def _deleted(self, session: SessionRecord) -> Change:
+        kernel = self._workspace.registry.kernels.get(session.kernel_id or "")
+        return replace(
+            forget_sessions([session], ""),
+            kernels=(replace(kernel, phase=KernelPhase.STOPPING),) if kernel else (),
+        )
+
+    # ------------------------------------------------------------------ how it is done
+
+    def _kernel_name(self, kernel_id: str | None) -> str | None:
+        try:
+            name = self.kernel_manager.get_kernel(kernel_id).kernel_name
+        except (web.HTTPError, KeyError, AttributeError):
+            return None
+        return str(name)
+
+    def _taken(self, kernel_id: str | None) -> tuple[KernelRecord, ...]:
+        """Return the record of a kernel that a session now has."""
+        kernel = self._workspace.registry.kernels.get(kernel_id or "")
+        if kernel is None:
+            return ()
+        replaced = kernel.phase is KernelPhase.REPLACED
+        phase = KernelPhase.RUNNING if replaced else kernel.phase
+        return (replace(kernel, intent=None, phase=phase),)
+
+    def _abandoned(self, session: SessionRecord) -> tuple[KernelRecord, ...]:
+        """Return the record of a session's kernel when no other session has it."""
+        registry = self._workspace.registry
+        kernel = registry.kernels.get(session.kernel_id or "")
+        if kernel is None or len(registry.of_kernel(kernel.kernel_id)) > 1:
+            return ()
+        return (replace(kernel, phase=KernelPhase.REPLACED),)
+
+    async def _durably(self, build: Callable[[], Change]) -> None:
+        try:
+            await self._workspace.transact(build)
+        except StoreUnavailableError as error:
+            raise web.HTTPError(503, str(error)) from error
+
+    async def _finish(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Do work to its end, also when the caller is cancelled."""
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._finished)
+        return await asyncio.shield(task)
+
+    def _finished(self, task: asyncio.Future[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()

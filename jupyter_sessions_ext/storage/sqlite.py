@@ -1,0 +1,269 @@
+"""The store on SQLite: one file, write-ahead log, every commit synced to the disk."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+
+from ..errors import SchemaTooNewError, StoreCorruptError, StoreUnavailableError
+from ..models import Change, Event, Snapshot, now
+from .migrations import LATEST, MIGRATIONS, STOCK_AFTER, STOCK_BEFORE, VERSION_TABLE
+from .rows import (
+    FORGET_OLD_SERVERS,
+    SELECT_EVENTS,
+    SELECT_KERNELS,
+    SELECT_SESSIONS,
+    read_events,
+    read_kernel,
+    read_session,
+    statements,
+)
+
+MEMORY = ":memory:"
+BUSY_TIMEOUT = 5.0
+"""Seconds to wait for another process (a backup, an administrator's shell) to let go."""
+
+_NOT_A_DATABASE = ("file is not a database", "malformed", "file is encrypted")
+
+
+class SQLiteStore:
+    """A :class:`~.store.Store` in a SQLite file, or in memory for as long as it is open.
+
+    :param location: the file's path, or ``":memory:"``
+    :param wal: write-ahead log (default) or, as network file systems need, a rollback journal
+    """
+
+    def __init__(self, location: str = MEMORY, *, wal: bool = True) -> None:
+        self.location = location
+        self._journal = "WAL" if wal else "DELETE"
+        self._opened: aiosqlite.Connection | None = None
+        self._opening = asyncio.Lock()
+        self._inode: int | None = None
+        self._closed = False
+
+    # ------------------------------------------------------------------ the start, blocking
+
+    def open(self) -> Snapshot:
+        """Back up, migrate and load; see :meth:`.store.Store.open`."""
+        if self.location == MEMORY:
+            return Snapshot()
+        try:
+            with self._errors(), contextlib.closing(self._connect()) as connection:
+                self._migrate(connection)
+                snapshot = _load(connection)
+        except StoreCorruptError:
+            raise
+        except StoreUnavailableError:
+            # A full disk has no room for the log's index file: one process alone needs none.
+            with self._errors(), contextlib.closing(self._connect(alone=True)) as connection:
+                snapshot = _load(connection)
+        self._inode = os.stat(self.location).st_ino
+        return snapshot
+
+    def commit_now(self, change: Change) -> None:
+        """Commit on a connection of its own; see :meth:`.store.Store.commit_now`."""
+        if self.location == MEMORY:
+            return
+        with (
+            self._errors(),
+            contextlib.closing(self._connect()) as connection,
+            _transaction(connection),
+        ):
+            for sql, rows in statements(change):
+                connection.executemany(sql, rows)
+            connection.execute(FORGET_OLD_SERVERS)
+
+    def _connect(self, *, alone: bool = False) -> sqlite3.Connection:
+        # Created before SQLite does, so that it is never readable by others, not for an instant.
+        os.close(os.open(self.location, os.O_RDONLY | os.O_CREAT, 0o600))
+        connection = sqlite3.connect(self.location, timeout=BUSY_TIMEOUT, isolation_level=None)
+        connection.row_factory = sqlite3.Row
+        try:
+            if alone:
+                connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+                connection.execute("PRAGMA query_only=ON")
+            else:
+                _tolerate_read_only(connection, f"PRAGMA journal_mode={self._journal}")
+                connection.execute("PRAGMA synchronous=FULL")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        tables = {row["name"] for row in connection.execute("SELECT name FROM sqlite_master")}
+        found = 0
+        if "schema_version" in tables:
+            found = connection.execute("SELECT max(version) FROM schema_version").fetchone()[0] or 0
+        if found > LATEST:
+            raise SchemaTooNewError(self.location, found, LATEST)
+        if found == LATEST:
+            return
+        if tables:
+            self._back_up(connection, found)
+        stock = found == 0 and "session" in tables
+        for migration in MIGRATIONS[found:]:
+            with _transaction(connection):
+                first_of_stock = stock and migration.version == 1
+                connection.execute(VERSION_TABLE)
+                for sql in (
+                    *(STOCK_BEFORE if first_of_stock else ()),
+                    *migration.sqlite,
+                    *(STOCK_AFTER if first_of_stock else ()),
+                ):
+                    connection.execute(sql)
+                connection.execute(
+                    "INSERT INTO schema_version VALUES (?,?,?)",
+                    (migration.version, migration.name, now().isoformat()),
+                )
+
+    def _back_up(self, connection: sqlite3.Connection, version: int) -> None:
+        path = f"{self.location}.backup-v{version}"
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600))
+        with contextlib.closing(sqlite3.connect(path)) as backup:
+            connection.backup(backup)
+
+    # ------------------------------------------------------------------ afterwards, off the loop
+
+    async def connection(self) -> aiosqlite.Connection:
+        """Return the asynchronous connection; it opens on first use.
+
+        :raises StoreUnavailableError: it cannot be opened, or the store is closed
+        """
+        async with self._opening:
+            if self._closed:
+                raise StoreUnavailableError(self.location, "it is closed")
+            if self._opened is None:
+                with self._errors():
+                    self._opened = await self._connect_async()
+        return self._opened
+
+    async def _connect_async(self) -> aiosqlite.Connection:
+        connector = aiosqlite.connect(
+            self.location, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
+        # An interpreter that ends without close() must not wait for this thread for ever.
+        connector._thread.daemon = True
+        connection = await connector
+        try:
+            connection.row_factory = sqlite3.Row
+            await connection.execute("PRAGMA synchronous=FULL")
+            await connection.create_function("state_is_there", 0, self._state_is_there)
+            if self.location == MEMORY:
+                for migration in MIGRATIONS:
+                    await connection.executescript(";".join(migration.sqlite))
+        except BaseException:
+            _stop(connection)
+            raise
+        return connection
+
+    def _state_is_there(self) -> bool:
+        """Tell whether the path still names the open file (asked in the worker thread)."""
+        if self.location == MEMORY:
+            return True
+        try:
+            return os.stat(self.location).st_ino == self._inode
+        except OSError:
+            return False
+
+    async def commit(self, change: Change) -> None:
+        """Commit in one transaction; see :meth:`.store.Store.commit`."""
+        connection = await self.connection()
+        with self._errors():
+            [[there]] = await connection.execute_fetchall("SELECT state_is_there()")
+            if not there:
+                raise StoreUnavailableError(
+                    self.location, "the file was deleted or replaced; restart the server"
+                )
+            await connection.execute("BEGIN IMMEDIATE")
+            try:
+                for sql, rows in statements(change):
+                    await connection.executemany(sql, rows)
+                await connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    await connection.execute("ROLLBACK")
+                raise
+
+    async def events(self, session_id: str) -> list[Event]:
+        """Return a session's history; see :meth:`.store.Store.events`."""
+        connection = await self.connection()
+        with self._errors():
+            rows = await connection.execute_fetchall(SELECT_EVENTS, (session_id,))
+            return read_events(map(dict, rows))
+
+    def close(self) -> None:
+        """Let the worker thread finish its queue and end."""
+        self._closed = True
+        connection, self._opened = self._opened, None
+        if connection is not None:
+            _stop(connection)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except StoreUnavailableError:
+            raise
+        except sqlite3.DatabaseError as error:
+            if any(sign in str(error) for sign in _NOT_A_DATABASE):
+                raise StoreCorruptError(self.location, str(error)) from error
+            raise StoreUnavailableError(self.location, str(error)) from error
+        except SchemaTooNewError:
+            raise
+        except (OSError, ValueError) as error:
+            raise StoreUnavailableError(self.location, str(error)) from error
+
+
+def is_sqlite_file(path: str | Path) -> bool:
+    """Tell whether a file is a SQLite 3 database by its header, or empty, or absent."""
+    try:
+        with open(path, "rb") as file:
+            header = file.read(16)
+    except FileNotFoundError:
+        return True
+    return header in (b"", b"SQLite format 3\0")
+
+
+def _load(connection: sqlite3.Connection) -> Snapshot:
+    return Snapshot(
+        sessions=tuple(map(read_session, connection.execute(SELECT_SESSIONS))),
+        kernels=tuple(map(read_kernel, connection.execute(SELECT_KERNELS))),
+    )
+
+
+def _tolerate_read_only(connection: sqlite3.Connection, pragma: str) -> None:
+    """Set what a file that cannot be written keeps as it is: reads go on."""
+    try:
+        connection.execute(pragma)
+    except sqlite3.OperationalError as error:
+        if "readonly" not in str(error):
+            raise
+
+
+def _stop(connection: aiosqlite.Connection) -> None:
+    """End a connection's thread from anywhere, with a loop that runs, is closed or is absent."""
+    # In a thread without a loop, stop() makes no future whose loop could be closed by then.
+    stopper = threading.Thread(target=connection.stop, daemon=True)
+    stopper.start()
+    stopper.join()
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[Any]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            connection.execute("ROLLBACK")
+        raise
