@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import replace
@@ -20,10 +22,11 @@ from tornado.ioloop import IOLoop
 from traitlets.utils.importstring import import_item
 
 from ..errors import StoreUnavailableError
-from ..models import KernelActivity, KernelRecord, SessionRecord
+from ..models import Change, KernelActivity, KernelPhase, KernelRecord, SessionRecord
 from ..workspace import Workspace, new_kernel
 from .kernel import DurableKernelMixin
 from .logs import LogKeeper
+from .process import signal_group
 from .recovery import recover
 
 starting_for: ContextVar[SessionRecord | None] = ContextVar("starting_for", default=None)
@@ -56,10 +59,16 @@ class DurableMappingMixin(AsyncMappingKernelManager):
             if self._adopted:
                 # It runs as soon as the loop does, under any application.
                 IOLoop.current().add_callback(self._probe, list(self._adopted))
+        if not self._keeps_on_stop:
+            atexit.register(self._end_at_exit)
 
     def __bool__(self) -> bool:
         # ServerApp.cleanup_kernels skips shutdown_all for a manager that is falsy when empty.
         return True
+
+    @property
+    def _keeps_on_stop(self) -> bool:
+        return self.workspace.keeps_kernels and self.workspace.kernels_on_stop == "keep"
 
     def _can_adopt(self) -> bool:
         return self.workspace.keeps_kernels and issubclass(
@@ -264,10 +273,10 @@ class DurableMappingMixin(AsyncMappingKernelManager):
 
         It never raises: a server that is asked to stop must stop.
         """
-        keep = self.workspace.keeps_kernels and self.workspace.kernels_on_stop == "keep"
+        atexit.unregister(self._end_at_exit)
         try:
             self._drop_failed_starts()
-            if keep:
+            if self._keeps_on_stop:
                 await self._keep_all()
             else:
                 await self.workspace.stopping(list(self._kernels))
@@ -278,6 +287,20 @@ class DurableMappingMixin(AsyncMappingKernelManager):
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.workspace.settled(), STOP_TIMEOUT)
         await self.workspace.stopped()
+
+    def _end_at_exit(self) -> None:
+        """End kernels that are not to be kept where the server ends without ``shutdown_all``.
+
+        So it does at Ctrl-C without a terminal. Stock kernels would notice that it is gone.
+        """
+        registry = self.workspace.registry
+        ending = [registry.kernels[k] for k in self._kernels if k in registry.kernels]
+        self.workspace.commit_now(
+            Change(kernels=tuple(replace(k, phase=KernelPhase.STOPPING) for k in ending))
+        )
+        for kernel in ending:
+            if kernel.process is not None:
+                signal_group(kernel.process, signal.SIGTERM)
 
     async def _keep_all(self) -> None:
         pending = [task for task in self._pending_kernels.values() if not task.done()]

@@ -171,7 +171,7 @@ def _reason(action: End | Forget) -> str:
     return KERNEL_STOPPED if action.kernel.phase is KernelPhase.STOPPING else KERNEL_ENDED
 
 
-# ---------------------------------------------------------------------- observe and apply
+# ---------------------------------------------------------------------- observe, apply
 
 
 def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) -> None:
@@ -188,7 +188,7 @@ def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) 
     kernels = list(registry.kernels.values())
     if workspace.records_lost and workspace.place is not None:
         kernels += list(_rebuilt(workspace.place.key))
-    processes = _observe(kernels, workspace.place.key if workspace.place else "")
+    processes = observe(kernels, workspace.place.key if workspace.place else "")
     actions = plan(registry.sessions.values(), kernels, processes, machine_id())
     sessions: dict[str, SessionRecord] = {}
     kept: list[KernelRecord] = []
@@ -258,7 +258,7 @@ def _events(sessions: Iterable[SessionRecord], kernels: Iterable[KernelRecord]) 
         yield Event(action="adopted", kernel_id=kernel.kernel_id)
 
 
-def _observe(kernels: Iterable[KernelRecord], mark: str) -> dict[str, ProcessIdentity]:
+def observe(kernels: Iterable[KernelRecord], mark: str) -> dict[str, ProcessIdentity]:
     """Return the process of each kernel that runs on this host."""
     processes: dict[str, ProcessIdentity] = {}
     missing: dict[str, str] = {}

@@ -59,6 +59,17 @@ class SessionManager(StockSessionManager):
             self._workspace.open(self.parent.root_dir)  # type: ignore[union-attr]
             if self._workspace.place is not None and not self._workspace.recovered:
                 recover(self._workspace, None)
+            self._name_adopted()
+
+    def _name_adopted(self) -> None:
+        """Have adopted kernels told their session's present name when they are restarted."""
+        for session in self._workspace.registry.live():
+            if session.kernel_id in self.kernel_manager and session.path is not None:
+                env = self.get_kernel_env(session.path, session.name)  # type: ignore[arg-type]
+                self.kernel_manager.update_env(
+                    kernel_id=session.kernel_id,
+                    env={"JPY_SESSION_NAME": env["JPY_SESSION_NAME"]},
+                )
 
     @default("database_filepath")
     def _default_database_filepath(self) -> str:

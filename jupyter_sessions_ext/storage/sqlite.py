@@ -68,6 +68,17 @@ class SQLiteStore:
         self._inode = os.stat(self.location).st_ino
         return snapshot
 
+    def peek(self) -> Snapshot:
+        """Return what is held without changing anything, also while a server uses it.
+
+        :raises StoreUnavailableError: it cannot be read
+        """
+        with self._errors():
+            uri = f"{Path(self.location).absolute().as_uri()}?mode=ro"
+            with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+                connection.row_factory = sqlite3.Row
+                return _load(connection)
+
     def commit_now(self, change: Change) -> None:
         """Commit on a connection of its own; see :meth:`.store.Store.commit_now`."""
         if self.location == MEMORY:
