@@ -1,0 +1,79 @@
+"""Kernel managers and a provisioner for real servers: faults, and kernels of another kind."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+from jupyter_client.launcher import launch_kernel
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
+from jupyter_server.services.kernels.kernelmanager import ServerKernelManager
+
+from jupyter_sessions_ext.host import identify
+
+
+class DiesAfterLaunch(ServerKernelManager):
+    """Kills the server between the start of a kernel's process and its record."""
+
+    async def _async_launch_kernel(self, kernel_cmd: list[str], **kw: Any) -> None:
+        await super()._async_launch_kernel(kernel_cmd, **kw)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class DiesInShutdown(ServerKernelManager):
+    """Kills the server before a kernel that it was told to end has ended."""
+
+    async def _async_request_shutdown(self, restart: bool = False) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class ElsewhereProvisioner(KernelProvisionerBase):
+    """Stands for a kernel on another host: known by a handle, of which it alone makes sense."""
+
+    handle: int | None = None
+
+    @property
+    def has_process(self) -> bool:
+        return self.handle is not None
+
+    async def poll(self) -> int | None:
+        return None if self.handle is not None and identify(self.handle) else 0
+
+    async def wait(self) -> int | None:
+        self.handle = None
+        return 0
+
+    async def send_signal(self, signum: int) -> None:
+        if self.handle is not None and await self.poll() is None:
+            os.kill(self.handle, signum)
+
+    async def kill(self, restart: bool = False) -> None:
+        await self.send_signal(signal.SIGKILL)
+
+    async def terminate(self, restart: bool = False) -> None:
+        await self.send_signal(signal.SIGTERM)
+
+    async def cleanup(self, restart: bool = False) -> None:
+        pass
+
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        manager: Any = self.parent
+        manager.write_connection_file()
+        self.connection_info = manager.get_connection_info()
+        command = manager.format_kernel_cmd()
+        return await super().pre_launch(cmd=command, **kwargs)
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+        scrubbed = LocalProvisioner._scrub_kwargs(kwargs)
+        scrubbed["env"].pop("JPY_PARENT_PID", None)
+        self.handle = launch_kernel(cmd, independent=True, **scrubbed).pid
+        return self.connection_info
+
+    async def get_provisioner_info(self) -> dict[str, Any]:
+        return {**await super().get_provisioner_info(), "handle": self.handle}
+
+    async def load_provisioner_info(self, provisioner_info: dict[str, Any]) -> None:
+        await super().load_provisioner_info(provisioner_info)
+        self.handle = provisioner_info["handle"]
