@@ -11,6 +11,7 @@ from collections import namedtuple
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import psutil
@@ -100,13 +101,19 @@ def test_a_process_that_is_stopped_runs(process: subprocess.Popen[bytes]) -> Non
     assert is_running(identity_of(process.pid))
 
 
-@pytest.mark.parametrize("field", ["started", "boot", "namespace"])
-def test_a_pid_that_was_used_again_does_not_run(
-    process: subprocess.Popen[bytes], field: str
+ANOTHERS: dict[str, dict[str, Any]] = {
+    "a pid used again": {"started": 1.0},
+    "before the last boot": {"boot": "another"},
+    "in another container": {"namespace": "another"},
+}
+"""What tells the recorded process from the one that has its pid now."""
+
+
+@pytest.mark.parametrize("recorded", ANOTHERS.values(), ids=list(ANOTHERS))
+def test_another_process_of_the_same_pid_does_not_run(
+    process: subprocess.Popen[bytes], recorded: dict[str, Any]
 ) -> None:
-    identity = identity_of(process.pid)
-    other = 1.0 if field == "started" else "another"
-    assert not is_running(replace(identity, **{field: other}))
+    assert not is_running(replace(identity_of(process.pid), **recorded))
 
 
 def test_two_processes_that_start_together_differ_by_their_pid() -> None:
@@ -226,24 +233,17 @@ def test_an_ended_adopted_process_is_signalled_in_vain(stranger: ProcessIdentity
     adopted.kill()
 
 
-BYSTANDERS = {
-    "a pid used again": {"started": 1.0},
-    "before the last boot": {"boot": "another"},
-    "in another container": {"namespace": "another"},
-}
-
-
-@pytest.mark.parametrize("wrong", BYSTANDERS.values(), ids=list(BYSTANDERS))
+@pytest.mark.parametrize("recorded", ANOTHERS.values(), ids=list(ANOTHERS))
 def test_a_bystander_is_never_signalled(
-    process: subprocess.Popen[bytes], wrong: dict[str, float | str]
+    process: subprocess.Popen[bytes], recorded: dict[str, Any]
 ) -> None:
-    recorded = replace(identity_of(process.pid), **wrong)  # type: ignore[arg-type]
-    adopted = AdoptedProcess(recorded)
+    identity = replace(identity_of(process.pid), **recorded)
+    adopted = AdoptedProcess(identity)
     assert adopted.poll() == -1
     adopted.send_signal(signal.SIGKILL)
     adopted.terminate()
     adopted.kill()
-    assert not signal_group(recorded, signal.SIGKILL)
+    assert not signal_group(identity, signal.SIGKILL)
     assert ask_to_end(process) == 0
 
 
@@ -254,18 +254,29 @@ def ask_to_end(process: subprocess.Popen[bytes]) -> int:
     return process.wait(10)
 
 
-def test_what_a_kernel_started_is_signalled_with_it(stranger: ProcessIdentity) -> None:
-    with waiting(new_session=False) as child:
-        os.setpgid(child.pid, child.pid)
-        with subprocess.Popen(
-            [sys.executable, "-c", WAIT],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            process_group=child.pid,
-        ) as grandchild:
-            assert signal_group(identity_of(child.pid), signal.SIGKILL)
-            assert child.wait(10) == grandchild.wait(10) == -signal.SIGKILL
-    assert is_running(stranger)
+START_AND_WAIT = """
+import subprocess, sys
+
+child = subprocess.Popen([sys.executable, "-c", sys.argv[1]])
+print(child.pid, flush=True)
+child.wait()
+"""
+
+
+def test_what_a_kernel_started_is_signalled_with_it() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", START_AND_WAIT, WAIT],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
+    ) as kernel:
+        assert kernel.stdout is not None
+        lines = {kernel.stdout.readline(), kernel.stdout.readline()} - {b"up\n"}
+        started = AdoptedProcess(identity_of(int(lines.pop())))
+        assert started.poll() is None
+        assert signal_group(identity_of(kernel.pid), signal.SIGKILL)
+        assert kernel.wait(10) == -signal.SIGKILL
+        assert started.wait(10) == -1
 
 
 def test_a_process_that_leads_no_group_is_signalled_alone() -> None:
@@ -339,13 +350,15 @@ def test_a_marked_kernel_is_found_without_its_record(connection_file: str, mark:
         assert list(find_marked("another")) == []
 
 
+@pytest.mark.parametrize("kernel_id", ["6c9d1f0ab3e8", "k"])
 def test_what_a_kernel_starts_inherits_its_mark_and_is_not_taken_for_it(
-    tmp_path: Path, connection_file: str, mark: str
+    tmp_path: Path, mark: str, kernel_id: str
 ) -> None:
-    other = tmp_path / "settings.json"
+    other = tmp_path / "task" / "settings.json"
+    other.parent.mkdir()
     other.write_text("{}")
-    missing = str(tmp_path / "kernel-k-missing.json")
-    with waiting(str(other), missing, "kernel-k", env={KERNEL_MARK: f"{mark}:k"}):
+    missing = str(tmp_path / f"kernel-{kernel_id}.json")
+    with waiting(str(other), missing, kernel_id, env={KERNEL_MARK: f"{mark}:{kernel_id}"}):
         assert list(find_marked(mark)) == []
 
 

@@ -357,8 +357,9 @@ def test_a_replaced_kernel_that_a_session_has_is_no_longer_replaced() -> None:
 
 def test_a_session_that_was_not_committed_comes_back_as_it_was_asked_for() -> None:
     record = kernel("k", STARTING, intent="s")
+    assert record.intent is not None
     action = adopted(plan([], [record], {"k": process("k")}, HERE))
-    assert action.session == record.intent
+    assert action.session == replace(record.intent, kernel_name="new")
 
 
 def test_a_revived_session_keeps_its_record_and_takes_the_new_kernel() -> None:

@@ -103,13 +103,34 @@ def plan(
     for session in by_id.values():
         if session.state is SessionState.LIVE:
             users.setdefault(session.kernel_id, []).append(session)
+    # A kernel with a provisioner of its own is no process of this host: only that can tell.
+    runs = {
+        k.kernel_id
+        for k in known.values()
+        if k.machine != machine or k.provisioner or k.kernel_id in processes
+    }
     actions: list[Action] = []
     brought_back: set[str] = set()
     for kernel in known.values():
-        found = _judge(kernel, by_id, users, known, processes, machine)
-        if isinstance(found, Adopt) and found.session is not None:
-            brought_back.add(found.session.session_id)
-        actions.append(found)
+        process = processes.get(kernel.kernel_id)
+        unwanted = _unwanted(kernel, users)
+        if kernel.machine != machine or (kernel.provisioner and unwanted):
+            actions.append(Leave(kernel=kernel))
+        elif kernel.kernel_id not in runs:
+            actions.append(Forget(kernel=kernel))
+        elif process is not None and unwanted:
+            actions.append(End(kernel=kernel, process=process))
+        else:
+            claimed, back = _claimed(kernel, by_id, users, runs)
+            if claimed and (back is None or back.session_id in brought_back):
+                # A change of kernel that was never acknowledged: the session has another one.
+                actions.append(
+                    End(kernel=kernel, process=process) if process else Leave(kernel=kernel)
+                )
+                continue
+            if back is not None:
+                brought_back.add(back.session_id)
+            actions.append(Adopt(kernel=_running(kernel, process), session=back))
     reasons = {a.kernel.kernel_id: _reason(a) for a in actions if isinstance(a, End | Forget)}
     for kernel_id, group in users.items():
         reason = reasons.get(kernel_id or "", None if kernel_id in known else KERNEL_NOT_KEPT)
@@ -120,43 +141,41 @@ def plan(
     return actions
 
 
-def _judge(
+def _claimed(
     kernel: KernelRecord,
     sessions: Mapping[str, SessionRecord],
     users: Mapping[str | None, list[SessionRecord]],
-    known: Mapping[str, KernelRecord],
-    processes: Mapping[str, ProcessIdentity],
-    machine: str,
-) -> Action:
-    if kernel.machine != machine:
-        return Leave(kernel=kernel)
-    process = processes.get(kernel.kernel_id)
-    if kernel.provisioner:  # not a process of this host: only its provisioner can tell
-        return Leave(kernel=kernel) if _unwanted(kernel, users) else Adopt(kernel=kernel)
-    if process is None:
-        return Forget(kernel=kernel)
-    if _unwanted(kernel, users):
-        return End(kernel=kernel, process=process)
-    adopted = replace(
+    runs: set[str],
+) -> tuple[bool, SessionRecord | None]:
+    """Return whether a kernel was started for a session that was not committed, and that session.
+
+    The session is ``None`` where it has another kernel that runs.
+    """
+    if kernel.intent is None or users.get(kernel.kernel_id):
+        return False, None
+    session = sessions.get(kernel.intent.session_id, kernel.intent)
+    if (
+        session is not kernel.intent
+        and session.state is SessionState.LIVE
+        and session.kernel_id in runs
+    ):
+        return True, None
+    return True, replace(
+        session,
+        kernel_id=kernel.kernel_id,
+        kernel_name=kernel.kernel_name,
+        state=SessionState.LIVE,
+        reason="",
+    )
+
+
+def _running(kernel: KernelRecord, process: ProcessIdentity | None) -> KernelRecord:
+    return replace(
         kernel,
         process=process,
         phase=KernelPhase.RUNNING,
         intent=None,
         adoptions=kernel.adoptions + 1,
-    )
-    if kernel.intent is None or users.get(kernel.kernel_id):
-        return Adopt(kernel=adopted)
-    session = sessions.get(kernel.intent.session_id)
-    if session is None:
-        session = kernel.intent
-    elif session.state is SessionState.LIVE:
-        other = known.get(session.kernel_id or "")
-        if other is not None and (other.kernel_id in processes or other.machine != machine):
-            # A change of kernel that was never acknowledged: the session keeps the one it has.
-            return End(kernel=kernel, process=process)
-    return Adopt(
-        kernel=adopted,
-        session=replace(session, kernel_id=kernel.kernel_id, state=SessionState.LIVE, reason=""),
     )
 
 
