@@ -58,7 +58,7 @@ class SchemaTooNewError(SessionsError, ValueError):
         self.found = found
 
 
-class AdoptionError(SessionsError, LookupError):
+class AdoptionError(SessionsError, RuntimeError):
     """A kernel that runs could not be adopted; it is left running.
 
     :ivar kernel_id: the kernel's id
@@ -66,4 +66,15 @@ class AdoptionError(SessionsError, LookupError):
 
     def __init__(self, kernel_id: str, reason: str) -> None:
         super().__init__(f"Kernel {kernel_id} runs but cannot be adopted: {reason}")
+        self.kernel_id = kernel_id
+
+
+class KernelGoneError(SessionsError, LookupError):
+    """A kernel that was to be adopted does not run any more.
+
+    :ivar kernel_id: the kernel's id
+    """
+
+    def __init__(self, kernel_id: str, reason: str) -> None:
+        super().__init__(f"Kernel {kernel_id} is gone: {reason}")
         self.kernel_id = kernel_id

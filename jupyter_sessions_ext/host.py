@@ -144,14 +144,14 @@ def find_marked(mark: str) -> Iterator[tuple[str, int, str]]:
         with contextlib.suppress(psutil.Error, OSError):
             for part in process.cmdline():
                 # What a kernel starts inherits the mark, but not the connection file.
-                if part.endswith(".json") and kernel_id in part and os.path.isfile(part):
+                if os.path.basename(part) == f"kernel-{kernel_id}.json" and os.path.isfile(part):
                     yield kernel_id, process.pid, part
                     break
 
 
 def _own_session_leaders() -> Iterable[psutil.Process]:
     """Yield this user's session leaders, as kernels are: not the processes they forked."""
-    for process in psutil.process_iter():
+    for process in psutil.process_iter() if POSIX else ():
         with contextlib.suppress(psutil.Error, OSError):
             if os.getsid(process.pid) == process.pid and process.uids().effective == os.geteuid():
                 yield process

@@ -285,7 +285,7 @@ class Workspace:
                 place.folder,
             )
         database = Path(place.database)
-        self.records_lost = not database.exists()
+        self.records_lost = not database.exists() or database.stat().st_size == 0
         self.store = SQLiteStore(place.database, wal=not network)
         own = database.parent == place.folder
         try:
@@ -320,12 +320,14 @@ class Workspace:
                     lease.release()
 
     def _merge_one(self, place: Place) -> None:
-        left = SQLiteStore(place.database).open()
+        store = SQLiteStore(place.database)
+        left = store.open()
         sessions, kernels = self.registry.sessions, self.registry.kernels
         change = Change(
             sessions=tuple(s for s in left.sessions if s.session_id not in sessions),
             kernels=tuple(k for k in left.kernels if k.kernel_id not in kernels),
         )
+        change = replace(change, events=store.all_events() if change else ())
         # Committed here before it goes there: a crash in between leaves it in both, not in none.
         self.store.commit_now(change)
         self.registry.apply(change)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import BrowserContext, Locator, Page
 
 NOTEBOOK = "answer.ipynb"
+KERNEL = "Python 3 (ipykernel)"
 # JupyterLab's own back-off after a lost connection reaches tens of seconds.
 PATIENCE_MS = 90_000
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -110,7 +111,7 @@ def write_notebook(home: Home, *cells: str) -> None:
     notebook = {
         "nbformat": 4,
         "nbformat_minor": 5,
-        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)"}},
+        "metadata": {"kernelspec": {"name": "python3", "display_name": KERNEL}},
         "cells": [
             {
                 "id": f"cell-{index}",
@@ -127,7 +128,8 @@ def write_notebook(home: Home, *cells: str) -> None:
 
 
 def wait_for_idle_kernel(page: Page) -> None:
-    page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for()
+    """Wait until the page has its kernel: JupyterLab may forget a cell that is run before."""
+    page.locator("#jp-main-statusbar").get_by_text(f"{KERNEL} | Idle").wait_for()
 
 
 def run_cell(page: Page, index: int) -> Locator:

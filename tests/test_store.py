@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import os
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -576,6 +577,36 @@ def move_away(file: Path) -> None:
 def test_a_folder_that_is_not_there_is_a_refusal(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailableError):
         SQLiteStore(str(tmp_path / "missing" / "sessions.sqlite")).open()
+
+
+@pytest.mark.parametrize("wal", [True, False])
+def test_what_a_killed_process_was_writing_is_not_there(
+    make_store: MakesStores, file: Path, wal: bool
+) -> None:
+    """Pages of the unfinished transaction are in the file already, or in the log."""
+    make_store(wal=wal).commit_now(EVERYTHING)
+    script = """
+        import os, signal, sqlite3, sys
+
+        connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+        connection.execute("PRAGMA cache_size=2")
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("UPDATE schema_version SET version = 1000")
+        for table in ("session", "session_detail", "kernel", "event", "server"):
+            connection.execute(f"DELETE FROM {table}")
+        rows = [(str(n), "x" * 1000) for n in range(200)]
+        connection.executemany("INSERT INTO session (session_id, path) VALUES (?, ?)", rows)
+        os.kill(os.getpid(), signal.SIGKILL)
+        """
+    before = file.stat().st_size
+    killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script), file], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    written = file if not wal else file.with_name(f"{file.name}-wal")
+    assert written.stat().st_size > before, "it had begun to write"
+    store = make_store(wal=wal)
+    assert stored(file) == Snapshot(sessions=(SESSION,), kernels=(KERNEL,))
+    store.commit_now(LATER)
+    assert stored(file).sessions == (SESSION, *LATER.sessions)
 
 
 # -------------------------------------------------------------------------- the disk

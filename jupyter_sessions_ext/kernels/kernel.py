@@ -20,7 +20,7 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from jupyter_core.utils import run_sync
 from traitlets import Instance, Unicode
 
-from ..errors import AdoptionError, StoreUnavailableError
+from ..errors import AdoptionError, KernelGoneError, StoreUnavailableError
 from ..host import KERNEL_MARK, environment, identify, machine_id
 from ..models import KernelPhase, KernelRecord
 from .process import AdoptedProcess, signal_group
@@ -118,7 +118,7 @@ class DurableKernelMixin(AsyncKernelManager):
         here is one without which a later restart, cull, crash or connection goes wrong.
 
         :raises AdoptionError: it cannot be done; the kernel is left as it was
-        :raises LookupError: the kernel is gone
+        :raises KernelGoneError: it does not run any more
         """
         self.kernel_id = record.kernel_id
         self.load_connection_info(_connection(record))
@@ -152,7 +152,7 @@ class DurableKernelMixin(AsyncKernelManager):
         assert provisioner is not None
         if isinstance(provisioner, LocalProvisioner):
             if record.process is None:
-                raise LookupError("its process is not known")
+                raise KernelGoneError(record.kernel_id, "its process is not known")
             provisioner.pid = provisioner.pgid = record.process.pid
             with contextlib.suppress(OSError):
                 provisioner.pgid = os.getpgid(record.process.pid)
@@ -171,7 +171,8 @@ class DurableKernelMixin(AsyncKernelManager):
             self.forget()
             raise AdoptionError(record.kernel_id, repr(error)) from error
         if ended is not None or not provisioner.has_process:
-            raise LookupError("its provisioner does not know it any more")
+            self.forget()
+            raise KernelGoneError(record.kernel_id, "its provisioner says so")
 
     def _environment(self, pid: int | None) -> dict[str, str]:
         """Return the environment for a restart: the kernel's own, read from its process.

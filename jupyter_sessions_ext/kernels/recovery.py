@@ -16,7 +16,7 @@ from typing import Any
 
 import psutil
 
-from ..errors import AdoptionError
+from ..errors import AdoptionError, KernelGoneError
 from ..host import (
     boot_id,
     environment,
@@ -198,9 +198,8 @@ def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) 
 
     All of it is one transaction. It blocks: it runs before HTTP listens.
 
-    :param adopt: takes charge of one kernel, or raises :class:`AdoptionError` to leave it alone
-        or :class:`LookupError` when it turns out to be gone; ``None`` when the kernel manager
-        can adopt nothing
+    :param adopt: takes charge of one kernel; it is left alone where that raises, and forgotten
+        where it raises :class:`KernelGoneError`; ``None`` when the kernel manager can adopt none
     """
     workspace.recovered = True
     registry = workspace.registry
@@ -220,17 +219,26 @@ def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) 
                 action.kernel.kernel_id,
             )
         elif isinstance(action, Adopt):
+            left = registry.sessions.get(action.session.session_id) if action.session else None
+            if left is not None and left.state is SessionState.LIVE:
+                # Its own kernel is gone; unless it gets this one, it sleeps.
+                sessions[left.session_id] = _asleep(left, KERNEL_ENDED)
             try:
                 assert adopt is not None
                 adopt(action.kernel)
-            except AdoptionError as error:
-                workspace.log.error("%s. It is left running.", error)
-                continue
-            except LookupError as error:
-                workspace.log.warning("Kernel %s is gone: %s", action.kernel.kernel_id, error)
+            except KernelGoneError as error:
+                workspace.log.warning("%s", error)
                 gone.append(action.kernel)
                 for session in registry.of_kernel(action.kernel.kernel_id):
                     sessions[session.session_id] = _asleep(session, KERNEL_ENDED)
+                continue
+            except Exception as error:  # whatever a user's classes raise: the server must start
+                workspace.log.error(
+                    "Kernel %s cannot be adopted and is left running: %r",
+                    action.kernel.kernel_id,
+                    error,
+                    exc_info=not isinstance(error, AdoptionError),
+                )
                 continue
             kept.append(action.kernel)
             if action.session is not None:

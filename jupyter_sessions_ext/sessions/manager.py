@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import replace
@@ -18,7 +19,7 @@ from jupyter_server.services.sessions.sessionmanager import SessionManager as St
 from tornado import web
 from traitlets import default
 
-from ..errors import StoreUnavailableError
+from ..errors import SchemaTooNewError, StoreUnavailableError
 from ..kernels.manager import starting_for
 from ..kernels.recovery import recover
 from ..models import Change, Event, KernelPhase, KernelRecord, SessionRecord, SessionState
@@ -88,7 +89,7 @@ class SessionManager(StockSessionManager):
             snapshot = await asyncio.to_thread(self._workspace.store.open)
             self._workspace.registry.load(snapshot)
             self._loaded = True
-        except StoreUnavailableError as error:
+        except (StoreUnavailableError, SchemaTooNewError) as error:
             raise web.HTTPError(503, str(error)) from error
         finally:
             self._loading = None
@@ -159,10 +160,15 @@ class SessionManager(StockSessionManager):
             msg = "must specify a path, a name or a type"
             raise TypeError(msg)
         await self._load()
+        asked: list[SessionRecord] = []
         while True:
-            for record in list(self._matching(wanted)):
+            matching = [r for r in self._matching(wanted) if r not in asked]
+            asked += matching
+            for record in matching:
                 if await self.row_to_model(record.row(), tolerate_culled=True) is not None:
                     return True
+            if matching:
+                continue  # another may have been made while a kernel manager was asked
             making = [
                 done
                 for record, done in self._creating.values()
@@ -275,12 +281,20 @@ class SessionManager(StockSessionManager):
     async def _drop(self, rows: list[Any]) -> None:
         """Forget sessions whose kernel is gone. Under the extension the kernel's end did so."""
         if self._alone:
-            ids = [row["session_id"] for row in rows]
-            known = self._workspace.registry.sessions
-            self.log.warning("%d sessions lost their kernel and are removed.", len(ids))
-            await self._durably(
-                lambda: forget_sessions([known[i] for i in ids if i in known], "kernel gone")
-            )
+            kernels = {row["session_id"]: row["kernel_id"] for row in rows}
+            sessions = self._workspace.registry.sessions
+            self.log.warning("%d sessions lost their kernel and are removed.", len(kernels))
+
+            def build() -> Change:
+                still = [
+                    sessions[session_id]
+                    for session_id, kernel_id in kernels.items()
+                    if session_id in sessions and sessions[session_id].kernel_id == kernel_id
+                ]
+                return forget_sessions(still, "kernel gone")
+
+            with contextlib.suppress(StoreUnavailableError):  # it is logged; reads go on
+                await self._workspace.transact(build)
 
     # ------------------------------------------------------------------ changing
 
@@ -377,9 +391,16 @@ class SessionManager(StockSessionManager):
             SessionRecord(session_id=session_id, path=path, name=name, type=type)
         )
         try:
-            return await super().start_kernel_for_session(
-                session_id, path, name, type, kernel_name, kernel_id
+            folder = await ensure_async(self.contents_manager.get_kernel_path(path=path))
+            started: str = await ensure_async(
+                self.kernel_manager.start_kernel(
+                    path=folder,
+                    kernel_name=kernel_name,
+                    env=self.get_kernel_env(path, name),
+                    kernel_id=kernel_id,
+                )
             )
+            return started
         finally:
             starting_for.reset(token)
 
@@ -487,13 +508,15 @@ class SessionManager(StockSessionManager):
             model = await self.get_session(session_id=session_id)
             kernel_id = model["kernel"]["id"]
             session = self._workspace.registry.sessions[session_id]
+            kernel = self._workspace.registry.kernels.get(kernel_id)
+            kernels = (kernel,) if kernel else ()
             with self._workspace.deleting(session_id):
                 await self._durably(lambda: self._deleted(session))
                 try:
                     await ensure_async(self.kernel_manager.shutdown_kernel(kernel_id))
                 except Exception:
                     if kernel_id in self.kernel_manager:
-                        await self._durably(lambda: Change(sessions=(session,)))
+                        await self._durably(lambda: Change(sessions=(session,), kernels=kernels))
                         raise
         finally:
             self._pending_sessions.remove(pending)

@@ -80,7 +80,9 @@ _KERNEL_COLUMNS = (
     "process, intent, execution_state, last_activity, started_at, adoptions"
 )
 _UPSERT_KERNEL = (
-    f"INSERT OR REPLACE INTO kernel ({_KERNEL_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
+    f"INSERT INTO kernel ({_KERNEL_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?) "
+    "ON CONFLICT (kernel_id) DO UPDATE SET "
+    + ", ".join(f"{c}=excluded.{c}" for c in _KERNEL_COLUMNS.split(", ")[1:])
 )
 _INSERT_EVENT = (
     "INSERT INTO event (time, session_id, kernel_id, action, detail, user) VALUES (?,?,?,?,?,?)"
@@ -95,10 +97,10 @@ SELECT_SESSIONS = (
     "created_at FROM session LEFT JOIN session_detail USING (session_id) ORDER BY session.rowid"
 )
 SELECT_KERNELS = f"SELECT {_KERNEL_COLUMNS} FROM kernel ORDER BY rowid"
-SELECT_EVENTS = (
-    "SELECT time, session_id, kernel_id, action, detail, user FROM event "
-    "WHERE session_id=? ORDER BY event_id"
+SELECT_ALL_EVENTS = (
+    "SELECT time, session_id, kernel_id, action, detail, user FROM event ORDER BY event_id"
 )
+SELECT_EVENTS = SELECT_ALL_EVENTS.replace("ORDER", "WHERE session_id=? ORDER")
 FORGET_OLD_SERVERS = (
     "DELETE FROM server WHERE server_id NOT IN "
     "(SELECT server_id FROM server ORDER BY started_at DESC LIMIT 100)"

@@ -18,6 +18,7 @@ from ..models import Change, Event, Snapshot, now
 from .migrations import LATEST, MIGRATIONS, STOCK_AFTER, STOCK_BEFORE, VERSION_TABLE
 from .rows import (
     FORGET_OLD_SERVERS,
+    SELECT_ALL_EVENTS,
     SELECT_EVENTS,
     SELECT_KERNELS,
     SELECT_SESSIONS,
@@ -31,6 +32,7 @@ MEMORY = ":memory:"
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for another process (a backup, an administrator's shell) to let go."""
 
+_GONE = "the file was deleted or replaced; restart the server"
 _NOT_A_DATABASE = ("file is not a database", "malformed", "file is encrypted")
 
 
@@ -56,9 +58,11 @@ class SQLiteStore:
         if self.location == MEMORY:
             return Snapshot()
         try:
-            with self._errors(), contextlib.closing(self._connect()) as connection:
-                self._migrate(connection)
-                snapshot = _load(connection)
+            with self._errors():
+                self._refuse_newer()
+                with contextlib.closing(self._connect()) as connection:
+                    self._migrate(connection)
+                    snapshot = _load(connection)
         except StoreCorruptError:
             raise
         except StoreUnavailableError:
@@ -73,11 +77,20 @@ class SQLiteStore:
 
         :raises StoreUnavailableError: it cannot be read
         """
-        with self._errors():
-            uri = f"{Path(self.location).absolute().as_uri()}?mode=ro"
-            with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
-                connection.row_factory = sqlite3.Row
-                return _load(connection)
+        with (
+            self._errors(),
+            contextlib.closing(sqlite3.connect(self._uri("ro"), uri=True)) as connection,
+        ):
+            connection.row_factory = sqlite3.Row
+            return _load(connection)
+
+    def all_events(self) -> tuple[Event, ...]:
+        """Return the whole history, to be taken over by another store.
+
+        :raises StoreUnavailableError: it cannot be read
+        """
+        with self._errors(), contextlib.closing(self._connect()) as connection:
+            return tuple(read_events(map(dict, connection.execute(SELECT_ALL_EVENTS))))
 
     def commit_now(self, change: Change) -> None:
         """Commit on a connection of its own; see :meth:`.store.Store.commit_now`."""
@@ -91,6 +104,20 @@ class SQLiteStore:
             for sql, rows in statements(change):
                 connection.executemany(sql, rows)
             connection.execute(FORGET_OLD_SERVERS)
+
+    def _uri(self, mode: str) -> str:
+        return f"{Path(self.location).absolute().as_uri()}?mode={mode}"
+
+    def _refuse_newer(self) -> None:
+        """Look at the schema before anything is written, the journal mode included."""
+        if not os.path.exists(self.location) or os.path.exists(f"{self.location}-journal"):
+            return  # what was being written must be rolled back before anything can be read
+        # Without a log to be read, not even the log's empty files are made.
+        mode = "ro" if os.path.exists(f"{self.location}-wal") else "ro&immutable=1"
+        with contextlib.closing(sqlite3.connect(self._uri(mode), uri=True)) as connection:
+            found = _version(connection)
+        if found > LATEST:
+            raise SchemaTooNewError(self.location, found, LATEST)
 
     def _connect(self, *, alone: bool = False) -> sqlite3.Connection:
         # Created before SQLite does, so that it is never readable by others, not for an instant.
@@ -110,14 +137,12 @@ class SQLiteStore:
         return connection
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
-        tables = {row["name"] for row in connection.execute("SELECT name FROM sqlite_master")}
-        found = 0
-        if "schema_version" in tables:
-            found = connection.execute("SELECT max(version) FROM schema_version").fetchone()[0] or 0
+        found = _version(connection)
         if found > LATEST:
             raise SchemaTooNewError(self.location, found, LATEST)
         if found == LATEST:
             return
+        tables = {row["name"] for row in connection.execute("SELECT name FROM sqlite_master")}
         if tables:
             self._back_up(connection, found)
         stock = found == 0 and "session" in tables
@@ -158,12 +183,19 @@ class SQLiteStore:
         return self._opened
 
     async def _connect_async(self) -> aiosqlite.Connection:
+        # A file that was deleted must be noticed, not made anew.
+        target = MEMORY if self.location == MEMORY else self._uri("rw")
         connector = aiosqlite.connect(
-            self.location, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+            target, uri=True, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
         )
         # An interpreter that ends without close() must not wait for this thread for ever.
         connector._thread.daemon = True
-        connection = await connector
+        try:
+            connection = await connector
+        except sqlite3.OperationalError:
+            if self._state_is_there():
+                raise
+            raise StoreUnavailableError(self.location, _GONE) from None
         try:
             connection.row_factory = sqlite3.Row
             await connection.execute("PRAGMA synchronous=FULL")
@@ -191,11 +223,9 @@ class SQLiteStore:
         with self._errors():
             [[there]] = await connection.execute_fetchall("SELECT state_is_there()")
             if not there:
-                raise StoreUnavailableError(
-                    self.location, "the file was deleted or replaced; restart the server"
-                )
-            await connection.execute("BEGIN IMMEDIATE")
+                raise StoreUnavailableError(self.location, _GONE)
             try:
+                await connection.execute("BEGIN IMMEDIATE")
                 for sql, rows in statements(change):
                     await connection.executemany(sql, rows)
                 await connection.execute("COMMIT")
@@ -244,11 +274,23 @@ def is_sqlite_file(path: str | Path) -> bool:
     return header in (b"", b"SQLite format 3\0")
 
 
+def _version(connection: sqlite3.Connection) -> int:
+    """Return the schema's version; 0 where nothing of ours is there."""
+    known = "SELECT count(*) FROM sqlite_master WHERE name='schema_version'"
+    if not connection.execute(known).fetchone()[0]:
+        return 0
+    return int(connection.execute("SELECT max(version) FROM schema_version").fetchone()[0] or 0)
+
+
 def _load(connection: sqlite3.Connection) -> Snapshot:
-    return Snapshot(
-        sessions=tuple(map(read_session, connection.execute(SELECT_SESSIONS))),
-        kernels=tuple(map(read_kernel, connection.execute(SELECT_KERNELS))),
-    )
+    """Read everything; a record that makes no sense is as bad as a page that does not."""
+    try:
+        return Snapshot(
+            sessions=tuple(map(read_session, connection.execute(SELECT_SESSIONS))),
+            kernels=tuple(map(read_kernel, connection.execute(SELECT_KERNELS))),
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise sqlite3.DatabaseError(f"malformed record: {error!r}") from error
 
 
 def _tolerate_read_only(connection: sqlite3.Connection, pragma: str) -> None:
@@ -266,6 +308,7 @@ def _stop(connection: aiosqlite.Connection) -> None:
     stopper = threading.Thread(target=connection.stop, daemon=True)
     stopper.start()
     stopper.join()
+    connection._thread.join(BUSY_TIMEOUT)
 
 
 @contextlib.contextmanager
