@@ -570,6 +570,17 @@ async def test_a_file_that_is_deleted_or_replaced_refuses_commits(
     assert not replaced or stored(file) == Snapshot()
 
 
+def test_a_commit_without_a_loop_makes_no_file_in_a_deleted_ones_place(
+    store: SQLiteStore, file: Path
+) -> None:
+    """The next server would take it for a state in which nothing was kept."""
+    store.commit_now(EVERYTHING)
+    file.unlink()
+    with pytest.raises(StoreUnavailableError):
+        store.commit_now(LATER)
+    assert not file.exists()
+
+
 def move_away(file: Path) -> None:
     file.rename(file.with_name("moved.sqlite"))
 

@@ -60,7 +60,7 @@ class SQLiteStore:
         try:
             with self._errors():
                 self._refuse_newer()
-                with contextlib.closing(self._connect()) as connection:
+                with contextlib.closing(self._connect(create=True)) as connection:
                     self._migrate(connection)
                     snapshot = _load(connection)
         except StoreCorruptError:
@@ -119,9 +119,9 @@ class SQLiteStore:
         if found > LATEST:
             raise SchemaTooNewError(self.location, found, LATEST)
 
-    def _connect(self, *, alone: bool = False) -> sqlite3.Connection:
+    def _connect(self, *, create: bool = False, alone: bool = False) -> sqlite3.Connection:
         # Created before SQLite does, so that it is never readable by others, not for an instant.
-        os.close(os.open(self.location, os.O_RDONLY | os.O_CREAT, 0o600))
+        os.close(os.open(self.location, os.O_RDONLY | (os.O_CREAT if create else 0), 0o600))
         connection = sqlite3.connect(self.location, timeout=BUSY_TIMEOUT, isolation_level=None)
         connection.row_factory = sqlite3.Row
         try:
@@ -192,10 +192,12 @@ class SQLiteStore:
         connector._thread.daemon = True
         try:
             connection = await connector
-        except sqlite3.OperationalError:
-            if self._state_is_there():
-                raise
-            raise StoreUnavailableError(self.location, _GONE) from None
+        except BaseException as error:
+            # Its thread is ending; it must have told this loop before the loop can be closed.
+            connector._thread.join(BUSY_TIMEOUT)
+            if isinstance(error, sqlite3.OperationalError) and not self._state_is_there():
+                raise StoreUnavailableError(self.location, _GONE) from None
+            raise
         try:
             connection.row_factory = sqlite3.Row
             await connection.execute("PRAGMA synchronous=FULL")
