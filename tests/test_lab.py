@@ -61,11 +61,11 @@ def browser(tmp_path: Path) -> Iterator[BrowserContext]:
 
 @pytest.fixture
 def page(browser: BrowserContext) -> Page:
-    """Open an empty page that puts every dialog of JupyterLab aside."""
+    """Open an empty page that puts JupyterLab's box about a lost server aside."""
     page = browser.pages[0]
     page.on("dialog", lambda dialog: dialog.accept())
-    box = page.locator(".jp-Dialog")
-    page.add_locator_handler(box, lambda: box.locator("button.jp-mod-accept").first.click())
+    box = page.locator(".jp-Dialog", has_text="Server Connection Error")
+    page.add_locator_handler(box, lambda: box.locator(".jp-Dialog-footer button").last.click())
     return page
 
 

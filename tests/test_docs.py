@@ -1,0 +1,91 @@
+"""The README tells the truth: what can be configured and called is in it, and what is in it is."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jupyter_sessions_ext import SessionManager, SessionsApp
+from jupyter_sessions_ext import cli as command_line
+
+if TYPE_CHECKING:
+    from servers import Home
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+OWN_TRAITS = [
+    f"{cls.__name__}.{name}"
+    for cls in (SessionsApp, SessionManager)
+    for name, trait in cls.class_traits(config=True).items()
+    if name in cls.class_own_traits() or trait.this_class.__module__.startswith("jupyter_sessions")
+]
+
+
+@pytest.mark.parametrize("trait", [*OWN_TRAITS, "SessionManager.database_filepath"])
+def test_every_option_is_documented(trait: str) -> None:
+    assert f"| `{trait}` |" in README
+
+
+@pytest.mark.parametrize("option", re.findall(r"^\| `(\w+\.\w+)` \|", README, re.MULTILINE))
+def test_every_documented_option_exists(option: str) -> None:
+    known = {
+        f"{cls.__name__}.{name}"
+        for cls in (SessionsApp, SessionManager)
+        for name in cls.class_traits(config=True)
+    }
+    assert option in known
+
+
+def test_every_verb_and_exit_code_is_documented() -> None:
+    text = subprocess.run(
+        [sys.executable, "-m", "jupyter_sessions_ext.cli", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    verbs = re.search(r"\{([\w,]+)\}", text)
+    assert verbs is not None
+    for verb in verbs[1].split(","):
+        assert f"jupyter sessions {verb}" in README
+    for code in (command_line.OK, command_line.FAILED, command_line.USAGE):
+        assert re.search(rf"\b{code}\b", README.partition("Exit codes:")[2].partition(".")[0])
+
+
+def test_the_commands_of_the_readme_run(home: Home) -> None:
+    for command in ("list", "stop --all"):
+        assert f"jupyter sessions {command}\n" in README
+        done = subprocess.run(
+            [sys.executable, "-m", "jupyter", "sessions", *command.split()],
+            env=home.environment(),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+
+def test_what_the_readme_refers_to_is_there() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (ROOT / target).exists(), target
+    image = ROOT / "docs" / "survived.png"
+    assert image.stat().st_size < 150_000
+
+
+def test_the_test_command_of_the_readme_is_what_ci_runs() -> None:
+    ci = (ROOT / ".ci" / "run").read_text()
+    assert "pip install '.[test]'" in README
+    assert "'.[test]'" in ci
+    assert ci.rstrip().endswith('/bin/python" -m pytest -p no:cacheprovider')
+
+
+@pytest.mark.parametrize("language", ["python"])
+def test_code_in_the_readme_runs(language: str) -> None:
+    blocks = re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), {})
