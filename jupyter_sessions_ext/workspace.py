@@ -247,8 +247,9 @@ class Workspace:
     def _open(self, state_dir: Path, root_dir: str, database: str | None) -> None:
         candidates = list(places(state_dir, root_dir, database))
         for place in candidates:
-            prepare(place)
-            self._lease = Lease.take(place.folder)
+            with contextlib.suppress(FileNotFoundError):  # another server is just merging it
+                prepare(place)
+                self._lease = Lease.take(place.folder)
             if self._lease is not None:
                 self.place = place
                 break

@@ -257,6 +257,24 @@ def test_another_hosts_records_are_left_alone(home: Home, server: Server) -> Non
 # -------------------------------------------------------------------------- the state
 
 
+@pytest.mark.parametrize("on_stop", ["keep", "shutdown"])
+def test_a_database_that_another_process_has_locked_does_not_keep_the_server_from_stopping(
+    home: Home, server_factory: Callable[..., Server], on_stop: str
+) -> None:
+    with server_factory(args=[f"--SessionsApp.kernels_on_stop={on_stop}"]) as server:
+        session = new_session(server)
+        server.execute(session["kernel"]["id"], "x = 1")
+        with contextlib.closing(
+            sqlite3.connect(state_folder(home) / "sessions.sqlite", isolation_level=None)
+        ) as other:
+            other.execute("BEGIN IMMEDIATE")
+            reply = server.patch(f"/api/sessions/{session['id']}", {"path": "b.ipynb"})
+            assert reply.status_code == 503
+            assert [s["path"] for s in sessions(server)] == ["a.ipynb"]
+            server.terminate(timeout=10)
+        assert bool(kernel_processes(home)) == (on_stop == "keep")
+
+
 def test_a_newer_schema_is_left_alone_and_the_server_works(home: Home, server: Server) -> None:
     session = new_session(server)
     server.terminate()
@@ -530,6 +548,8 @@ def test_stop_ends_kept_kernels_and_only_when_no_server_has_them(
     assert "belong to a running server" in refused.stderr
     assert len(kernel_processes(home)) == 2
 
+    files = list(home.runtime_dir.glob("kernel-*.json"))
+    keys = [json.loads(file.read_text())["key"].encode() for file in files]
     server.terminate()
     assert run_cli(home, "stop").returncode == 2
     one = run_cli(home, "stop", second["id"])
@@ -540,6 +560,8 @@ def test_stop_ends_kept_kernels_and_only_when_no_server_has_them(
     assert kernel_processes(home) == []
     assert not list(home.runtime_dir.glob("kernel-*.json"))
     assert not list(state_folder(home).glob("logs/*"))
+    left = [path for path in home.path.rglob("*") if path.is_file()]
+    assert not [path for path in left for key in keys if key in path.read_bytes()]
     assert "dormant" in run_cli(home, "list").stdout
     unknown = run_cli(home, "stop", "no-such-id")
     assert (unknown.returncode, "no-such-id" in unknown.stderr) == (1, True)

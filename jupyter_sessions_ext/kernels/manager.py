@@ -35,8 +35,8 @@ starting_for: ContextVar[SessionRecord | None] = ContextVar("starting_for", defa
 ACTIVITY_INTERVAL = 0.25
 """Seconds between commits of a kernel's last activity; a change of its state is not held back."""
 
-STOP_TIMEOUT = 5.0
-"""Seconds that a stopping server waits for what is under way."""
+STOP_TIMEOUT = 2.0
+"""Seconds that a stopping server waits for each thing under way (it is killed after 10 s)."""
 
 
 class DurableMappingMixin(AsyncMappingKernelManager):
@@ -279,14 +279,17 @@ class DurableMappingMixin(AsyncMappingKernelManager):
             if self._keeps_on_stop:
                 await self._keep_all()
             else:
-                await self.workspace.stopping(list(self._kernels))
+                with contextlib.suppress(asyncio.TimeoutError):
+                    stopping = self.workspace.stopping(list(self._kernels))
+                    await asyncio.wait_for(stopping, STOP_TIMEOUT)
                 await super().shutdown_all(now=now)
         except Exception:
             self.log.exception("Not every kernel was shut down.")
         self._logs.stop()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.workspace.settled(), STOP_TIMEOUT)
-        await self.workspace.stopped()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.workspace.stopped(), STOP_TIMEOUT)
 
     def _end_at_exit(self) -> None:
         """End kernels that are not to be kept where the server ends without ``shutdown_all``.

@@ -32,6 +32,11 @@ MEMORY = ":memory:"
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for another process (a backup, an administrator's shell) to let go."""
 
+CLOSE_TIMEOUT = 1.0
+"""Seconds that closing waits for what is queued; the thread is a daemon and ends in any case."""
+
+# What is deleted is overwritten: no key of a kernel outlives its row.
+_PRAGMAS = ("PRAGMA synchronous=FULL", "PRAGMA secure_delete=ON")
 _GONE = "the file was deleted or replaced; restart the server"
 _NOT_A_DATABASE = ("file is not a database", "malformed", "file is encrypted")
 
@@ -130,7 +135,8 @@ class SQLiteStore:
                 connection.execute("PRAGMA query_only=ON")
             else:
                 _tolerate_read_only(connection, f"PRAGMA journal_mode={self._journal}")
-                connection.execute("PRAGMA synchronous=FULL")
+                for pragma in _PRAGMAS:
+                    connection.execute(pragma)
         except BaseException:
             connection.close()
             raise
@@ -194,13 +200,14 @@ class SQLiteStore:
             connection = await connector
         except BaseException as error:
             # Its thread is ending; it must have told this loop before the loop can be closed.
-            connector._thread.join(BUSY_TIMEOUT)
+            connector._thread.join(CLOSE_TIMEOUT)
             if isinstance(error, sqlite3.OperationalError) and not self._state_is_there():
                 raise StoreUnavailableError(self.location, _GONE) from None
             raise
         try:
             connection.row_factory = sqlite3.Row
-            await connection.execute("PRAGMA synchronous=FULL")
+            for pragma in _PRAGMAS:
+                await connection.execute(pragma)
             await connection.create_function("state_is_there", 0, self._state_is_there)
             if self.location == MEMORY:
                 for migration in MIGRATIONS:
@@ -310,7 +317,7 @@ def _stop(connection: aiosqlite.Connection) -> None:
     stopper = threading.Thread(target=connection.stop, daemon=True)
     stopper.start()
     stopper.join()
-    connection._thread.join(BUSY_TIMEOUT)
+    connection._thread.join(CLOSE_TIMEOUT)
 
 
 @contextlib.contextmanager
