@@ -67,7 +67,8 @@ class Workspace:
         self.closing = False
         self.log = log
         self._lease: Lease | None = None
-        self._server: ServerRecord | None = None
+        self.server: ServerRecord | None = None
+        """This server process; it is recorded by the recovery's transaction."""
         self._lock = asyncio.Lock()
         self._tasks: set[asyncio.Future[Any]] = set()
         self._deleting: set[str] = set()
@@ -266,13 +267,12 @@ class Workspace:
         self._merge(sibling for sibling in candidates if sibling is not place)
         process = identify(os.getpid())
         if process is not None:
-            self._server = ServerRecord(
+            self.server = ServerRecord(
                 server_id=str(uuid.uuid4()),
                 process=process,
                 hostname=platform.node(),
                 started_at=now(),
             )
-            self.commit_now(Change(server=self._server))
         if POSIX:
             self.keeps_kernels = True
         else:
@@ -347,8 +347,8 @@ class Workspace:
 
     async def stopped(self) -> None:
         """Record that this server ends in good order."""
-        if self._server is not None:
-            server = replace(self._server, stopped_at=now())
+        if self.server is not None:
+            server = replace(self.server, stopped_at=now())
             with contextlib.suppress(StoreUnavailableError):
                 await self.transact(lambda: Change(server=server))
 

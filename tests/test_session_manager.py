@@ -9,6 +9,9 @@ import itertools
 import logging
 import os
 import sqlite3
+import subprocess
+import sys
+import textwrap
 import threading
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -747,6 +750,36 @@ async def test_a_manager_that_is_dropped_leaves_no_thread(kernels: FakeKernels, 
     gc.collect()
     workers[0].join(10)
     assert not workers[0].is_alive()
+
+
+@pytest.mark.parametrize("end", ["", "manager.close()"], ids=["never closed", "closed"])
+def test_an_interpreter_ends_quietly_with_its_manager(file: Path, end: str) -> None:
+    script = f"""
+        import asyncio, sys
+        from jupyter_server.services.contents.manager import ContentsManager
+        from jupyter_server.services.kernels.kernelmanager import MappingKernelManager
+        from jupyter_sessions_ext import SessionManager
+
+        manager = SessionManager(
+            kernel_manager=MappingKernelManager(),
+            contents_manager=ContentsManager(),
+            database_filepath=sys.argv[1],
+        )
+
+        async def use():
+            await manager.connection
+
+        asyncio.run(use())
+        {end}
+        """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script), file],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 async def test_a_closed_manager_answers_from_memory_and_changes_nothing(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -67,9 +68,9 @@ class DurableProvisionerMixin(LocalProvisioner):
         await super().send_signal(signum)
 
 
-def durable(provisioner: LocalProvisioner) -> type[LocalProvisioner]:
-    """Return the class of a local provisioner with :class:`DurableProvisionerMixin` in front."""
-    cls = type(provisioner)
-    if isinstance(provisioner, DurableProvisionerMixin):
+@functools.cache
+def durable(cls: type[LocalProvisioner]) -> type[LocalProvisioner]:
+    """Return a local provisioner's class with :class:`DurableProvisionerMixin` in front."""
+    if issubclass(cls, DurableProvisionerMixin):
         return cls
     return type(f"Durable{cls.__name__}", (DurableProvisionerMixin, cls), {})

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import signal
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -201,6 +202,7 @@ def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) 
     :param adopt: takes charge of one kernel; it is left alone where that raises, and forgotten
         where it raises :class:`KernelGoneError`; ``None`` when the kernel manager can adopt none
     """
+    began = time.monotonic()
     workspace.recovered = True
     registry = workspace.registry
     kernels = list(registry.kernels.values())
@@ -257,12 +259,14 @@ def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) 
         kernels=tuple(kept),
         forgotten_kernels=tuple(k.kernel_id for k in gone),
         events=tuple(_events(sessions.values(), kept)),
+        server=workspace.server,
     )
-    if change:
-        workspace.commit_now(change)
+    workspace.commit_now(change)
+    if actions:
         workspace.log.info(
-            "Adopted %d kernels; %d are gone, %d sessions are dormant.",
+            "Adopted %d kernels in %.3f s; %d are gone, %d sessions are dormant.",
             len(kept),
+            time.monotonic() - began,
             len(gone),
             sum(s.state is SessionState.DORMANT for s in registry.sessions.values()),
         )
