@@ -30,7 +30,7 @@ from .models import (
     SessionState,
     Snapshot,
 )
-from .storage.sqlite import SQLiteStore
+from .workspace import store_of
 
 POLITE_SECONDS = 5.0
 """How long a kernel has to end by itself, and then again after SIGTERM."""
@@ -198,7 +198,7 @@ def _record(place: Place, gone: Iterable[KeptKernel]) -> None:
     """Turn the sessions dormant, and remove what the kernels leave behind."""
     reason = "ended by jupyter sessions stop"
     sessions = [s for k in gone for s in k.sessions]
-    SQLiteStore(place.database).commit_now(
+    store_of(place).commit_now(
         Change(
             sessions=tuple(replace(s, state=SessionState.DORMANT, reason=reason) for s in sessions),
             forgotten_kernels=tuple(k.record.kernel_id for k in gone),
@@ -235,7 +235,7 @@ def _unused(place: Place) -> Iterator[Lease | None]:
 
 def _read(place: Place, lease: Lease | None) -> Snapshot:
     """Read a workspace; one that a server uses is only looked at."""
-    store = SQLiteStore(place.database)
+    store = store_of(place)
     if not os.path.exists(place.database):
         return Snapshot()
     try:

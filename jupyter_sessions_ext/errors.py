@@ -30,6 +30,10 @@ class StoreCorruptError(StoreUnavailableError):
     advice = "Restart the server: it moves the file aside and begins a new one."
 
 
+class ValueRefusedError(SessionsError, ValueError):
+    """A value that no database can hold, such as a lone surrogate; nothing was changed."""
+
+
 class StateRefusedError(SessionsError, PermissionError):
     """The state folder or file must not be used as it is.
 

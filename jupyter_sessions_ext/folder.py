@@ -55,6 +55,9 @@ class Lease:
             if "locked" in str(error):
                 return None
             raise OSError(f"no lease in {folder}: {error}") from error
+        if not path.exists():  # a server that merged this folder has just removed it
+            connection.close()
+            raise FileNotFoundError(path)
         return cls(connection)
 
     def release(self) -> None:

@@ -130,7 +130,15 @@ class Workspace:
         """Commit a change soon that nobody waits for; a failure is logged by :meth:`transact`."""
         with contextlib.suppress(RuntimeError):  # no loop: there is nobody to serve either
             asyncio.get_running_loop()
-            self._spawn(self._transact(build))
+            self._spawn(self._noted(build))
+
+    async def _noted(self, build: Callable[[], Change]) -> None:
+        try:
+            await self._transact(build)
+        except StoreUnavailableError:
+            pass  # it is logged
+        except Exception:
+            self.log.exception("A change was lost.")
 
     async def settled(self) -> None:
         """Wait until everything that was noted so far is committed, or refused."""
@@ -279,15 +287,14 @@ class Workspace:
             self.log.warning("Kernels cannot outlive the server on this platform; sessions can.")
 
     def _open_store(self, place: Place) -> Snapshot:
-        network = is_on_network(place.folder)
-        if network:
+        if is_on_network(place.folder):
             self.log.warning(
                 "%s is on a network file system: a rollback journal is used, which is slower.",
                 place.folder,
             )
         database = Path(place.database)
         self.records_lost = not database.exists() or database.stat().st_size == 0
-        self.store = SQLiteStore(place.database, wal=not network)
+        self.store = store_of(place)
         own = database.parent == place.folder
         try:
             if not is_sqlite_file(database):
@@ -321,7 +328,7 @@ class Workspace:
                     lease.release()
 
     def _merge_one(self, place: Place) -> None:
-        store = SQLiteStore(place.database)
+        store = store_of(place)
         left = store.open()
         sessions, kernels = self.registry.sessions, self.registry.kernels
         change = Change(
@@ -364,6 +371,11 @@ class Workspace:
             lease.release()
         self.place = None
         self.keeps_kernels = False
+
+
+def store_of(place: Place) -> SQLiteStore:
+    """Return the store of a place, in the form that its file system can bear."""
+    return SQLiteStore(place.database, wal=not is_on_network(place.folder))
 
 
 def new_kernel(kernel_id: str, kernel_name: str, connection_file: str) -> KernelRecord:

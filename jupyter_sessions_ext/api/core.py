@@ -1,4 +1,4 @@
-"""``/api/sessions``: jupyter_server's handlers, with status 503 where the store refuses."""
+"""``/api/sessions``: jupyter_server's handlers, with status 503 or 400 where the store refuses."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from tornado import web
 
 
 def _refusal(error: BaseException | None) -> web.HTTPError | None:
-    """Return the 503 that an error is, or that it was made of."""
+    """Return the 503 or 400 that an error is, or that it was made of."""
     while error is not None:
-        if isinstance(error, web.HTTPError) and error.status_code == 503:
+        if isinstance(error, web.HTTPError) and error.status_code in (400, 503):
             return error
         error = error.__cause__
     return None
 
 
 class _AnswersRefusals:
-    """Keeps a 503 what it is where jupyter_server's handlers make a 500 or a 501 of any error."""
+    """Keeps a refusal what it is where jupyter_server's handlers make a 500 or 501 of any error."""
 
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         refusal = _refusal(kwargs.get("exc_info", (None, None, None))[1])
         if refusal is not None:
-            status_code = 503
+            status_code = refusal.status_code
             kwargs["exc_info"] = (type(refusal), refusal, refusal.__traceback__)
         super().send_error(status_code, **kwargs)  # type: ignore[misc]
 

@@ -68,7 +68,7 @@ class DurableKernelMixin(AsyncKernelManager):
             config = (self.kernel_spec.metadata if self.kernel_spec else {}).get(
                 "kernel_provisioner", {}
             )
-            provisioner = durable(type(provisioner))(
+            provisioner = durable(type(provisioner))(  # type: ignore[arg-type]
                 kernel_id=self.kernel_id,
                 kernel_spec=self.kernel_spec,
                 parent=self,

@@ -148,10 +148,17 @@ class DurableMappingMixin(AsyncMappingKernelManager):
         self, kernel_id: str, now: bool = False, restart: bool = False
     ) -> None:
         """End a kernel as the class behind does, and record that before it begins."""
-        if kernel_id in self and not restart:
+        record = self.workspace.registry.kernels.get(kernel_id) if kernel_id in self else None
+        if record is not None and not restart:
             await self.workspace.stopping([kernel_id])
-        await super().shutdown_kernel(kernel_id, now=now, restart=restart)
-        await self.workspace.settled()
+        try:
+            await super().shutdown_kernel(kernel_id, now=now, restart=restart)
+        except Exception:
+            if record is not None and kernel_id in self:  # it goes on: it is no remnant
+                self.workspace.note(lambda: Change(kernels=(record,)))
+            raise
+        finally:
+            await self.workspace.settled()
 
     def remove_kernel(self, kernel_id: str) -> Any:
         """Forget a kernel: every end of a kernel comes through here."""

@@ -69,7 +69,7 @@ class DurableProvisionerMixin(LocalProvisioner):
 
 
 @functools.cache
-def durable(cls: type[LocalProvisioner]) -> type[LocalProvisioner]:
+def durable(cls: Any) -> Any:
     """Return a local provisioner's class with :class:`DurableProvisionerMixin` in front."""
     if issubclass(cls, DurableProvisionerMixin):
         return cls

@@ -249,7 +249,8 @@ def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) 
             sessions[action.session.session_id] = _asleep(action.session, action.reason)
         else:
             if isinstance(action, End):
-                signal_group(action.process, signal.SIGKILL)
+                with contextlib.suppress(OSError):
+                    signal_group(action.process, signal.SIGKILL)
             gone.append(action.kernel)
     for kernel in gone:
         with contextlib.suppress(OSError):

@@ -19,7 +19,7 @@ from jupyter_server.services.sessions.sessionmanager import SessionManager as St
 from tornado import web
 from traitlets import default
 
-from ..errors import SchemaTooNewError, StoreUnavailableError
+from ..errors import SchemaTooNewError, StoreUnavailableError, ValueRefusedError
 from ..kernels.manager import starting_for
 from ..kernels.recovery import recover
 from ..models import Change, Event, KernelPhase, KernelRecord, SessionRecord, SessionState
@@ -65,12 +65,16 @@ class SessionManager(StockSessionManager):
     def _name_adopted(self) -> None:
         """Have adopted kernels told their session's present name when they are restarted."""
         for session in self._workspace.registry.live():
-            if session.kernel_id in self.kernel_manager and session.path is not None:
-                env = self.get_kernel_env(session.path, session.name)  # type: ignore[arg-type]
-                self.kernel_manager.update_env(
-                    kernel_id=session.kernel_id,
-                    env={"JPY_SESSION_NAME": env["JPY_SESSION_NAME"]},
-                )
+            if session.kernel_id in self.kernel_manager:
+                self._tell_kernel(session, only="JPY_SESSION_NAME")
+
+    def _tell_kernel(self, session: SessionRecord, only: str = "") -> None:
+        """Update the environment in which a session's kernel would be restarted."""
+        if hasattr(self.kernel_manager, "update_env") and session.kernel_id and session.path:
+            env = self.get_kernel_env(session.path, session.name)  # type: ignore[arg-type]
+            self.kernel_manager.update_env(
+                kernel_id=session.kernel_id, env={k: v for k, v in env.items() if only in ("", k)}
+            )
 
     @default("database_filepath")
     def _default_database_filepath(self) -> str:
@@ -257,7 +261,10 @@ class SessionManager(StockSessionManager):
         return type(self).kernel_culled is StockSessionManager.kernel_culled
 
     def _matching(self, wanted: Mapping[str, Any]) -> Iterator[SessionRecord]:
-        """Yield the live sessions with these column values, in the order of their creation."""
+        """Yield the live sessions with these column values, in the order of their creation.
+
+        As in SQL, nothing equals ``None``.
+        """
         registry = self._workspace.registry
         if "session_id" in wanted:
             found = registry.sessions.get(wanted["session_id"])
@@ -269,7 +276,9 @@ class SessionManager(StockSessionManager):
         return (
             record
             for record in records
-            if record.state is SessionState.LIVE and wanted.items() <= record.row().items()
+            if record.state is SessionState.LIVE
+            and None not in wanted.values()
+            and wanted.items() <= record.row().items()
         )
 
     def _check_columns(self, columns: Mapping[str, Any]) -> None:
@@ -363,6 +372,8 @@ class SessionManager(StockSessionManager):
 
     def _revivable(self, path: str | None) -> SessionRecord | None:
         """Return a session of the path that nobody sees, for want of a kernel."""
+        if self._alone:
+            return None
         registry = self._workspace.registry
         candidates = [
             *registry.at_path(path, SessionState.DORMANT),
@@ -454,12 +465,7 @@ class SessionManager(StockSessionManager):
             return
         self._check_columns(kwargs)
         await self._durably(lambda: self._updated(session_id, kwargs))
-        session = self._workspace.registry.sessions[session_id]
-        if hasattr(self.kernel_manager, "update_env") and session.kernel_id is not None:
-            self.kernel_manager.update_env(
-                kernel_id=session.kernel_id,
-                env=self.get_kernel_env(session.path, session.name),  # type: ignore[arg-type]
-            )
+        self._tell_kernel(self._workspace.registry.sessions[session_id])
 
     def _updated(self, session_id: str, values: Mapping[str, Any]) -> Change:
         registry = self._workspace.registry
@@ -559,6 +565,8 @@ class SessionManager(StockSessionManager):
             await self._workspace.transact(build)
         except StoreUnavailableError as error:
             raise web.HTTPError(503, str(error)) from error
+        except ValueRefusedError as error:
+            raise web.HTTPError(400, f"This cannot be stored: {error}") from error
 
     async def _finish(self, work: Coroutine[Any, Any, Any]) -> Any:
         """Do work to its end, also when the caller is cancelled."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import sqlite3
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +14,12 @@ from typing import Any
 
 import aiosqlite
 
-from ..errors import SchemaTooNewError, StoreCorruptError, StoreUnavailableError
+from ..errors import (
+    SchemaTooNewError,
+    StoreCorruptError,
+    StoreUnavailableError,
+    ValueRefusedError,
+)
 from ..models import Change, Event, Snapshot, now
 from .migrations import LATEST, MIGRATIONS, STOCK_AFTER, STOCK_BEFORE, VERSION_TABLE
 from .rows import (
@@ -261,14 +267,16 @@ class SQLiteStore:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except StoreUnavailableError:
+        except (StoreUnavailableError, SchemaTooNewError):
             raise
+        except (sqlite3.InterfaceError, OverflowError, UnicodeError) as error:
+            raise ValueRefusedError(str(error)) from error
         except sqlite3.DatabaseError as error:
+            if "binding parameter" in str(error):
+                raise ValueRefusedError(str(error)) from error
             if any(sign in str(error) for sign in _NOT_A_DATABASE):
                 raise StoreCorruptError(self.location, str(error)) from error
             raise StoreUnavailableError(self.location, str(error)) from error
-        except SchemaTooNewError:
-            raise
         except (OSError, ValueError) as error:
             raise StoreUnavailableError(self.location, str(error)) from error
 
@@ -313,11 +321,14 @@ def _tolerate_read_only(connection: sqlite3.Connection, pragma: str) -> None:
 
 def _stop(connection: aiosqlite.Connection) -> None:
     """End a connection's thread from anywhere, with a loop that runs, is closed or is absent."""
+    if sys.is_finalizing():
+        return  # no thread starts any more, and the worker, a daemon, has ended
     # In a thread without a loop, stop() makes no future whose loop could be closed by then.
     stopper = threading.Thread(target=connection.stop, daemon=True)
     stopper.start()
     stopper.join()
-    connection._thread.join(CLOSE_TIMEOUT)
+    if connection._thread is not threading.current_thread():  # a collector may run anywhere
+        connection._thread.join(CLOSE_TIMEOUT)
 
 
 @contextlib.contextmanager

@@ -35,6 +35,7 @@ class Store(Protocol):
         """Make a change durable.
 
         :raises StoreUnavailableError: nothing was changed
+        :raises ValueRefusedError: it holds what cannot be stored; nothing was changed
         """
 
     async def connection(self) -> Any:
