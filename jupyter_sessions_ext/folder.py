@@ -82,7 +82,9 @@ class Place:
 
     def log_file(self, kernel_id: str) -> Path:
         """Return where a kernel's own output and its crash traces go."""
-        return self.folder / "logs" / f"kernel-{kernel_id}.log"
+        # A client may choose the id: it must not lead out of the folder.
+        name = re.sub(r"[^\w.-]", "_", kernel_id)[:100]
+        return self.folder / "logs" / f"kernel-{name}.log"
 
 
 def places(state_dir: Path, root_dir: str, database: str | None) -> Iterator[Place]:

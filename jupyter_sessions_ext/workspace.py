@@ -23,7 +23,6 @@ from .models import (
     KernelPhase,
     KernelRecord,
     ServerRecord,
-    SessionRecord,
     SessionState,
     Snapshot,
     now,
@@ -386,18 +385,6 @@ def new_kernel(kernel_id: str, kernel_name: str, connection_file: str) -> Kernel
         phase=KernelPhase.STARTING,
         machine=machine_id(),
         connection_file=connection_file,
-    )
-
-
-def forget_sessions(sessions: Iterable[SessionRecord], detail: str) -> Change:
-    """Return the change that deletes sessions."""
-    gone = list(sessions)
-    return Change(
-        forgotten_sessions=tuple(s.session_id for s in gone),
-        events=tuple(
-            Event(action="deleted", session_id=s.session_id, kernel_id=s.kernel_id, detail=detail)
-            for s in gone
-        ),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import zmq
 from jupyter_client.manager import AsyncKernelManager
+from jupyter_client.multikernelmanager import DuplicateKernelError
 from jupyter_server.prometheus.metrics import KERNEL_CURRENTLY_RUNNING_TOTAL
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado import web
@@ -39,6 +40,13 @@ STOP_TIMEOUT = 2.0
 """Seconds that a stopping server waits for each thing under way (it is killed after 10 s)."""
 
 
+class KernelIsStartingError(DuplicateKernelError, web.HTTPError):
+    """A kernel of the id that a client chose is just being started; status 409."""
+
+    def __init__(self, kernel_id: str) -> None:
+        web.HTTPError.__init__(self, 409, f"Kernel is starting already: {kernel_id}")
+
+
 class DurableMappingMixin(AsyncMappingKernelManager):
     """Stands in front of a mapping kernel manager class; like it where kernels are not kept."""
 
@@ -53,6 +61,7 @@ class DurableMappingMixin(AsyncMappingKernelManager):
         self._recording_soon: object | None = None
         self._logs = LogKeeper(self.workspace)
         self._adopted: list[str] = []
+        self._starting: set[str] = set()
         self.workspace.open(self.parent.root_dir if self.parent else self.root_dir)
         if self.workspace.place is not None:
             recover(self.workspace, self._adopt if self._can_adopt() else None)
@@ -102,10 +111,20 @@ class DurableMappingMixin(AsyncMappingKernelManager):
         """Start a kernel as the class behind does, under a reservation.
 
         :raises tornado.web.HTTPError: 503, the reservation cannot be stored; nothing was started
+        :raises KernelIsStartingError: two clients chose one id at the same time
         """
         if not self.workspace.keeps_kernels or (kernel_id is not None and kernel_id in self):
             return await super().start_kernel(kernel_id=kernel_id, path=path, **kwargs)
         kernel_id = kernel_id or self.new_kernel_id(**kwargs)
+        if kernel_id in self._starting:
+            raise KernelIsStartingError(kernel_id)
+        self._starting.add(kernel_id)
+        try:
+            return await self._start_reserved(kernel_id, path, kwargs)
+        finally:
+            self._starting.discard(kernel_id)
+
+    async def _start_reserved(self, kernel_id: str, path: Any, kwargs: dict[str, Any]) -> str:
         await self._reserve(kernel_id, kwargs.get("kernel_name"))
         try:
             started = await super().start_kernel(kernel_id=kernel_id, path=path, **kwargs)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
-from dataclasses import replace
 from typing import Any, cast
 
 from jupyter_core.utils import ensure_async
@@ -22,9 +21,10 @@ from traitlets import default
 from ..errors import SchemaTooNewError, StoreUnavailableError, ValueRefusedError
 from ..kernels.manager import starting_for
 from ..kernels.recovery import recover
-from ..models import Change, Event, KernelPhase, KernelRecord, SessionRecord, SessionState
+from ..models import Change, SessionRecord, SessionState
 from ..storage.sqlite import MEMORY, SQLiteStore
-from ..workspace import Workspace, forget_sessions
+from ..workspace import Workspace
+from . import changes
 
 Model = dict[str, Any]
 
@@ -300,7 +300,7 @@ class SessionManager(StockSessionManager):
                     for session_id, kernel_id in kernels.items()
                     if session_id in sessions and sessions[session_id].kernel_id == kernel_id
                 ]
-                return forget_sessions(still, "kernel gone")
+                return changes.forgotten(still, "kernel gone")
 
             with contextlib.suppress(StoreUnavailableError):  # it is logged; reads go on
                 await self._workspace.transact(build)
@@ -428,28 +428,15 @@ class SessionManager(StockSessionManager):
         :raises tornado.web.HTTPError: 503, it cannot be stored; 404, its kernel is gone
         """
         await self._load()
-        registry = self._workspace.registry
-
-        def build() -> Change:
-            old = registry.sessions.get(session_id)
-            session = replace(
-                old or SessionRecord(session_id=session_id),
-                path=path,
-                name=name,
-                type=type,
-                kernel_id=kernel_id,
-                kernel_name=self._kernel_name(kernel_id),
-                state=SessionState.LIVE,
-                reason="",
-            )
-            action = "revived" if old else "created"
-            return Change(
-                sessions=(session,),
-                kernels=self._taken(kernel_id),
-                events=(Event(action=action, session_id=session_id, kernel_id=kernel_id),),
-            )
-
-        await self._durably(build)
+        session = SessionRecord(
+            session_id=session_id,
+            path=path,
+            name=name,
+            type=type,
+            kernel_id=kernel_id,
+            kernel_name=self._kernel_name(kernel_id),
+        )
+        await self._durably(lambda: changes.saved(self._workspace.registry, session))
         return await self.get_session(session_id=session_id)
 
     async def update_session(self, session_id: str, **kwargs: Any) -> None:
@@ -469,34 +456,11 @@ class SessionManager(StockSessionManager):
 
     def _updated(self, session_id: str, values: Mapping[str, Any]) -> Change:
         registry = self._workspace.registry
-        old = registry.sessions.get(session_id)
-        if old is None:
+        session = registry.sessions.get(session_id)
+        if session is None:  # deleted meanwhile
             raise web.HTTPError(404, f"Session not found: session_id={session_id!r}")
-        new = replace(old, **values)
-        kernels: tuple[KernelRecord, ...] = ()
-        events = []
-        if new.kernel_id != old.kernel_id:
-            new = replace(new, kernel_name=self._kernel_name(new.kernel_id))
-            kernels = (*self._taken(new.kernel_id), *self._abandoned(old))
-            events.append(
-                Event(
-                    action="kernel_changed",
-                    session_id=session_id,
-                    kernel_id=new.kernel_id,
-                    detail=f"from {old.kernel_id}",
-                )
-            )
-        absorbed: list[SessionRecord] = []
-        if new.path != old.path:
-            absorbed = list(registry.at_path(new.path, SessionState.DORMANT))
-            events.append(Event(action="renamed", session_id=session_id, detail=f"from {old.path}"))
-        return Change(
-            sessions=(new,),
-            kernels=kernels,
-            forgotten_sessions=tuple(s.session_id for s in absorbed),
-            absorbed=tuple((s.session_id, session_id) for s in absorbed),
-            events=tuple(events),
-        )
+        kernel_name = self._kernel_name(values.get("kernel_id"))
+        return changes.updated(registry, session, values, kernel_name)
 
     async def delete_session(self, session_id: str) -> None:
         """End a session and its kernel.
@@ -517,7 +481,7 @@ class SessionManager(StockSessionManager):
             kernel = self._workspace.registry.kernels.get(kernel_id)
             kernels = (kernel,) if kernel else ()
             with self._workspace.deleting(session_id):
-                await self._durably(lambda: self._deleted(session))
+                await self._durably(lambda: changes.deleted(self._workspace.registry, session))
                 try:
                     await ensure_async(self.kernel_manager.shutdown_kernel(kernel_id))
                 except Exception:
@@ -527,13 +491,6 @@ class SessionManager(StockSessionManager):
         finally:
             self._pending_sessions.remove(pending)
 
-    def _deleted(self, session: SessionRecord) -> Change:
-        kernel = self._workspace.registry.kernels.get(session.kernel_id or "")
-        return replace(
-            forget_sessions([session], ""),
-            kernels=(replace(kernel, phase=KernelPhase.STOPPING),) if kernel else (),
-        )
-
     # ------------------------------------------------------------------ how it is done
 
     def _kernel_name(self, kernel_id: str | None) -> str | None:
@@ -542,23 +499,6 @@ class SessionManager(StockSessionManager):
         except (web.HTTPError, KeyError, AttributeError):
             return None
         return str(name)
-
-    def _taken(self, kernel_id: str | None) -> tuple[KernelRecord, ...]:
-        """Return the record of a kernel that a session now has."""
-        kernel = self._workspace.registry.kernels.get(kernel_id or "")
-        if kernel is None:
-            return ()
-        replaced = kernel.phase is KernelPhase.REPLACED
-        phase = KernelPhase.RUNNING if replaced else kernel.phase
-        return (replace(kernel, intent=None, phase=phase),)
-
-    def _abandoned(self, session: SessionRecord) -> tuple[KernelRecord, ...]:
-        """Return the record of a session's kernel when no other session has it."""
-        registry = self._workspace.registry
-        kernel = registry.kernels.get(session.kernel_id or "")
-        if kernel is None or len(registry.of_kernel(kernel.kernel_id)) > 1:
-            return ()
-        return (replace(kernel, phase=KernelPhase.REPLACED),)
 
     async def _durably(self, build: Callable[[], Change]) -> None:
         try:

@@ -1,0 +1,101 @@
+"""What creating, changing and deleting a session does to the records: pure, given the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..models import Change, Event, KernelPhase, KernelRecord, SessionRecord, SessionState
+from ..registry import Registry
+
+
+def saved(registry: Registry, session: SessionRecord) -> Change:
+    """Return the change that makes a session live with its kernel, created or revived."""
+    old = registry.sessions.get(session.session_id)
+    if old is not None:
+        session = replace(session, created_at=old.created_at)
+    return Change(
+        sessions=(session,),
+        kernels=_taken(registry, session.kernel_id),
+        events=(
+            Event(
+                action="revived" if old else "created",
+                session_id=session.session_id,
+                kernel_id=session.kernel_id,
+            ),
+        ),
+    )
+
+
+def updated(
+    registry: Registry, old: SessionRecord, values: Mapping[str, Any], kernel_name: str | None
+) -> Change:
+    """Return the change of a session's columns; a dormant session of a new path is absorbed.
+
+    :param kernel_name: the name of the kernel that it then has
+    """
+    new = replace(old, **values)
+    kernels: tuple[KernelRecord, ...] = ()
+    absorbed: list[SessionRecord] = []
+    events = []
+    if new.kernel_id != old.kernel_id:
+        new = replace(new, kernel_name=kernel_name)
+        kernels = (*_taken(registry, new.kernel_id), *_abandoned(registry, old))
+        events.append(
+            Event(
+                action="kernel_changed",
+                session_id=old.session_id,
+                kernel_id=new.kernel_id,
+                detail=f"from {old.kernel_id}",
+            )
+        )
+    if new.path != old.path:
+        absorbed = list(registry.at_path(new.path, SessionState.DORMANT))
+        events.append(Event(action="renamed", session_id=old.session_id, detail=f"from {old.path}"))
+    return Change(
+        sessions=(new,),
+        kernels=kernels,
+        forgotten_sessions=tuple(s.session_id for s in absorbed),
+        absorbed=tuple((s.session_id, old.session_id) for s in absorbed),
+        events=tuple(events),
+    )
+
+
+def deleted(registry: Registry, session: SessionRecord) -> Change:
+    """Return the change that deletes a session, and says that its kernel is to end."""
+    kernel = registry.kernels.get(session.kernel_id or "")
+    return replace(
+        forgotten([session], ""),
+        kernels=(replace(kernel, phase=KernelPhase.STOPPING),) if kernel else (),
+    )
+
+
+def forgotten(sessions: Iterable[SessionRecord], detail: str) -> Change:
+    """Return the change that deletes sessions."""
+    gone = list(sessions)
+    return Change(
+        forgotten_sessions=tuple(s.session_id for s in gone),
+        events=tuple(
+            Event(action="deleted", session_id=s.session_id, kernel_id=s.kernel_id, detail=detail)
+            for s in gone
+        ),
+    )
+
+
+def _taken(registry: Registry, kernel_id: str | None) -> tuple[KernelRecord, ...]:
+    """Return the record of a kernel that a session now has."""
+    kernel = registry.kernels.get(kernel_id or "")
+    if kernel is None:
+        return ()
+    replaced = kernel.phase is KernelPhase.REPLACED
+    phase = KernelPhase.RUNNING if replaced else kernel.phase
+    return (replace(kernel, intent=None, phase=phase),)
+
+
+def _abandoned(registry: Registry, session: SessionRecord) -> tuple[KernelRecord, ...]:
+    """Return the record of a session's kernel when no other session has it."""
+    kernel = registry.kernels.get(session.kernel_id or "")
+    if kernel is None or len(registry.of_kernel(kernel.kernel_id)) > 1:
+        return ()
+    return (replace(kernel, phase=KernelPhase.REPLACED),)
