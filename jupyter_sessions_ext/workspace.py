@@ -30,6 +30,7 @@ from .models import (
 from .registry import Registry
 from .storage.sqlite import MEMORY, SQLiteStore, is_sqlite_file
 from .storage.store import Store
+from .tasks import Tasks
 
 
 class Workspace:
@@ -69,7 +70,7 @@ class Workspace:
         self.server: ServerRecord | None = None
         """This server process; it is recorded by the recovery's transaction."""
         self._lock = asyncio.Lock()
-        self._tasks: set[asyncio.Future[Any]] = set()
+        self._tasks = Tasks()
         self._deleting: set[str] = set()
         self._failing = False
         self._state_dir = state_dir
@@ -85,7 +86,7 @@ class Workspace:
 
         :raises StoreUnavailableError: nothing was changed
         """
-        return await asyncio.shield(self._spawn(self._transact(build)))
+        return await self._tasks.finish(self._transact(build))
 
     async def _transact(self, build: Callable[[], Change]) -> Change:
         async with self._lock:
@@ -114,22 +115,11 @@ class Workspace:
             self.log.error("%s Until then changes are refused with status 503.", error)
         self._failing = True
 
-    def _spawn(self, coroutine: Any) -> asyncio.Future[Any]:
-        task: asyncio.Future[Any] = asyncio.ensure_future(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._spawned)
-        return task
-
-    def _spawned(self, task: asyncio.Future[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()
-
     def note(self, build: Callable[[], Change]) -> None:
         """Commit a change soon that nobody waits for; a failure is logged by :meth:`transact`."""
         with contextlib.suppress(RuntimeError):  # no loop: there is nobody to serve either
             asyncio.get_running_loop()
-            self._spawn(self._noted(build))
+            self._tasks.spawn(self._noted(build))
 
     async def _noted(self, build: Callable[[], Change]) -> None:
         try:
@@ -141,8 +131,7 @@ class Workspace:
 
     async def settled(self) -> None:
         """Wait until everything that was noted so far is committed, or refused."""
-        if self._tasks:
-            await asyncio.wait(set(self._tasks))
+        await self._tasks.settled()
 
     # ------------------------------------------------------------------ kernels
 
@@ -214,7 +203,7 @@ class Workspace:
     def active(self, activity: Callable[[], Iterable[KernelActivity]]) -> asyncio.Future[Any]:
         """Record activity of kernels, read when it is their turn."""
         known = self.registry.kernels
-        return self._spawn(
+        return self._tasks.spawn(
             self._transact(
                 lambda: Change(activity=tuple(a for a in activity() if a.kernel_id in known))
             )

@@ -27,7 +27,7 @@ LAYERS = [
     {"kernels"},
     {"workspace"},
     {"folder", "registry"},
-    {"storage"},
+    {"storage", "tasks"},
     {"host"},
     {"models", "errors"},
 ]

@@ -168,6 +168,7 @@ def error(status: int) -> Iterator[pytest.ExceptionInfo[web.HTTPError]]:
 # -------------------------------------------------------------------------- create
 
 
+@pytest.mark.asyncio
 async def test_a_created_session_has_jupyter_servers_model(manager: SessionManager) -> None:
     model = await create(manager, "folder/a.ipynb", name=ModelName("a.ipynb"))
     assert model == {
@@ -188,6 +189,7 @@ async def test_a_created_session_has_jupyter_servers_model(manager: SessionManag
     assert await manager.list_sessions() == [model]
 
 
+@pytest.mark.asyncio
 async def test_the_models_are_those_of_jupyter_server(
     make_manager: MakesManagers, kernels: FakeKernels
 ) -> None:
@@ -202,6 +204,7 @@ async def test_the_models_are_those_of_jupyter_server(
     stock.connection.close()
 
 
+@pytest.mark.asyncio
 async def test_a_session_may_take_a_kernel_that_runs(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -212,6 +215,7 @@ async def test_a_session_may_take_a_kernel_that_runs(
     assert kernels.started == ["kernel-0"]
 
 
+@pytest.mark.asyncio
 async def test_an_unknown_kernel_id_is_given_to_the_new_kernel(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -220,6 +224,7 @@ async def test_an_unknown_kernel_id_is_given_to_the_new_kernel(
     assert kernels.started == ["mine"]
 
 
+@pytest.mark.asyncio
 async def test_a_kernel_is_told_its_sessions_name(
     manager: SessionManager, kernels: FakeKernels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -236,12 +241,14 @@ async def test_a_kernel_is_told_its_sessions_name(
     assert told["kernel_name"] == "python"
 
 
+@pytest.mark.asyncio
 async def test_create_itself_makes_a_new_session_each_time(manager: SessionManager) -> None:
     first, second = await create(manager), await create(manager)
     assert first["id"] != second["id"]
     assert await manager.list_sessions() == [first, second]
 
 
+@pytest.mark.asyncio
 async def test_a_kernel_that_does_not_start_leaves_nothing(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -255,6 +262,7 @@ async def test_a_kernel_that_does_not_start_leaves_nothing(
     assert await stored(manager) == rows(model)
 
 
+@pytest.mark.asyncio
 async def test_a_session_that_cannot_be_stored_leaves_nothing(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -272,6 +280,7 @@ async def test_a_session_that_cannot_be_stored_leaves_nothing(
     await create(manager, "b.ipynb")
 
 
+@pytest.mark.asyncio
 async def test_a_session_that_cannot_be_stored_leaves_a_kernel_that_ran_before(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -283,6 +292,7 @@ async def test_a_session_that_cannot_be_stored_leaves_a_kernel_that_ran_before(
     assert await manager.list_sessions() == [kept]
 
 
+@pytest.mark.asyncio
 async def test_a_session_whose_caller_is_gone_is_made_all_the_same(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -318,6 +328,7 @@ async def test_a_session_whose_caller_is_gone_is_made_all_the_same(
         ({"path": ""}, False),
     ],
 )
+@pytest.mark.asyncio
 async def test_a_session_is_looked_up_by_path_name_and_type(
     manager: SessionManager, wanted: dict[str, Any], found: bool
 ) -> None:
@@ -325,6 +336,7 @@ async def test_a_session_is_looked_up_by_path_name_and_type(
     assert await manager.session_exists(**wanted) == found
 
 
+@pytest.mark.asyncio
 async def test_looking_for_nothing_is_a_mistake(manager: SessionManager) -> None:
     with pytest.raises(TypeError):
         await manager.session_exists()
@@ -332,6 +344,7 @@ async def test_looking_for_nothing_is_a_mistake(manager: SessionManager) -> None
         await manager.session_exists(path=None, name=None)
 
 
+@pytest.mark.asyncio
 async def test_a_session_without_its_kernel_does_not_exist(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -341,6 +354,7 @@ async def test_a_session_without_its_kernel_does_not_exist(
     assert await stored(manager) == []
 
 
+@pytest.mark.asyncio
 async def test_a_session_in_the_making_is_waited_for(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -355,6 +369,7 @@ async def test_a_session_in_the_making_is_waited_for(
     assert (await making)["path"] == "a.ipynb"
 
 
+@pytest.mark.asyncio
 async def test_a_session_whose_making_failed_does_not_exist(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -376,6 +391,7 @@ async def open_path(manager: SessionManager, path: str) -> dict[str, Any]:
     return await create(manager, path)
 
 
+@pytest.mark.asyncio
 async def test_of_many_requests_for_one_path_one_starts_a_kernel(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -385,6 +401,7 @@ async def test_of_many_requests_for_one_path_one_starts_a_kernel(
     assert await stored(manager) == rows(models[0])
 
 
+@pytest.mark.asyncio
 async def test_of_many_requests_for_a_path_whose_kernel_is_gone_one_starts_a_kernel(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -399,6 +416,7 @@ async def test_of_many_requests_for_a_path_whose_kernel_is_gone_one_starts_a_ker
 # -------------------------------------------------------------------------- get and list
 
 
+@pytest.mark.asyncio
 async def test_a_session_is_found_by_any_column(manager: SessionManager) -> None:
     model = await create(manager, "a", name=ModelName("n"), type="console")
     other = await create(manager, "b", name=ModelName("m"), type="file")
@@ -415,6 +433,7 @@ async def test_a_session_is_found_by_any_column(manager: SessionManager) -> None
         await manager.get_session(path="b", type="console")
 
 
+@pytest.mark.asyncio
 async def test_of_several_sessions_the_first_is_found(manager: SessionManager) -> None:
     first = await create(manager)
     await create(manager)
@@ -422,6 +441,7 @@ async def test_of_several_sessions_the_first_is_found(manager: SessionManager) -
 
 
 @pytest.mark.parametrize("wanted", [{}, {"id": "x"}, {"path": "a.ipynb", "state": "live"}])
+@pytest.mark.asyncio
 async def test_only_columns_can_be_asked_for(
     manager: SessionManager, wanted: dict[str, Any]
 ) -> None:
@@ -430,12 +450,14 @@ async def test_only_columns_can_be_asked_for(
         await manager.get_session(**wanted)
 
 
+@pytest.mark.asyncio
 async def test_what_is_not_there_is_not_found(manager: SessionManager) -> None:
     with error(404) as caught:
         await manager.get_session(session_id="unknown", path="x")
     assert "session_id='unknown', path='x'" in str(caught.value)
 
 
+@pytest.mark.asyncio
 async def test_a_session_whose_kernel_is_gone_is_not_found_and_dropped(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -446,6 +468,7 @@ async def test_a_session_whose_kernel_is_gone_is_not_found_and_dropped(
     assert await stored(manager) == []
 
 
+@pytest.mark.asyncio
 async def test_sessions_are_listed_in_the_order_in_which_they_were_created(
     manager: SessionManager,
 ) -> None:
@@ -454,6 +477,7 @@ async def test_sessions_are_listed_in_the_order_in_which_they_were_created(
     assert [m["id"] for m in await manager.list_sessions()] == [m["id"] for m in models]
 
 
+@pytest.mark.asyncio
 async def test_a_list_drops_sessions_whose_kernel_is_gone(
     manager: SessionManager, kernels: FakeKernels, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -465,6 +489,7 @@ async def test_a_list_drops_sessions_whose_kernel_is_gone(
     assert "2 sessions lost their kernel" in caplog.text
 
 
+@pytest.mark.asyncio
 async def test_reads_go_on_where_a_session_without_a_kernel_cannot_be_dropped(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -481,6 +506,7 @@ async def test_reads_go_on_where_a_session_without_a_kernel_cannot_be_dropped(
 # -------------------------------------------------------------------------- update
 
 
+@pytest.mark.asyncio
 async def test_columns_of_a_session_are_changed(manager: SessionManager) -> None:
     model = await create(manager)
     await manager.update_session(model["id"], path="b.txt", name="b", type="file")
@@ -492,6 +518,7 @@ async def test_columns_of_a_session_are_changed(manager: SessionManager) -> None
     assert await manager.session_exists(path="b.txt")
 
 
+@pytest.mark.asyncio
 async def test_a_session_moves_to_another_kernel(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -503,12 +530,14 @@ async def test_a_session_moves_to_another_kernel(
     assert kernels.ended == [], "that is for the caller to do"
 
 
+@pytest.mark.asyncio
 async def test_a_live_session_may_take_the_path_of_another(manager: SessionManager) -> None:
     first, second = await create(manager, "a"), await create(manager, "b")
     await manager.update_session(first["id"], path="b")
     assert [m["id"] for m in await manager.list_sessions()] == [first["id"], second["id"]]
 
 
+@pytest.mark.asyncio
 async def test_a_kernel_is_told_its_sessions_new_name(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -517,6 +546,7 @@ async def test_a_kernel_is_told_its_sessions_new_name(
     assert kernels._kernels["kernel-0"].env["JPY_SESSION_NAME"] == "folder/b.ipynb"
 
 
+@pytest.mark.asyncio
 async def test_no_changes_change_nothing(manager: SessionManager, kernels: FakeKernels) -> None:
     model = await create(manager)
     async with refusing(manager, "UPDATE"):
@@ -525,6 +555,7 @@ async def test_no_changes_change_nothing(manager: SessionManager, kernels: FakeK
     assert kernels._kernels["kernel-0"].env == {}
 
 
+@pytest.mark.asyncio
 async def test_an_unknown_column_changes_nothing(manager: SessionManager) -> None:
     model = await create(manager)
     with pytest.raises(TypeError):
@@ -532,11 +563,13 @@ async def test_an_unknown_column_changes_nothing(manager: SessionManager) -> Non
     assert await manager.list_sessions() == [model]
 
 
+@pytest.mark.asyncio
 async def test_an_unknown_session_cannot_be_changed(manager: SessionManager) -> None:
     with error(404):
         await manager.update_session("unknown", path="b")
 
 
+@pytest.mark.asyncio
 async def test_a_change_that_cannot_be_stored_changes_nothing(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -552,6 +585,7 @@ async def test_a_change_that_cannot_be_stored_changes_nothing(
 # -------------------------------------------------------------------------- delete
 
 
+@pytest.mark.asyncio
 async def test_a_deleted_session_ends_with_its_kernel(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -564,6 +598,7 @@ async def test_a_deleted_session_ends_with_its_kernel(
         await manager.delete_session(model["id"])
 
 
+@pytest.mark.asyncio
 async def test_an_unknown_session_cannot_be_deleted(manager: SessionManager) -> None:
     with error(404):
         await manager.delete_session(session_id="unknown")
@@ -572,6 +607,7 @@ async def test_an_unknown_session_cannot_be_deleted(manager: SessionManager) -> 
     assert len(manager._pending_sessions) == 0
 
 
+@pytest.mark.asyncio
 async def test_a_session_is_restored_where_its_kernel_is_not_ended(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -586,6 +622,7 @@ async def test_a_session_is_restored_where_its_kernel_is_not_ended(
     assert await manager.list_sessions() == []
 
 
+@pytest.mark.asyncio
 async def test_a_deletion_that_cannot_be_stored_ends_no_kernel(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -597,6 +634,7 @@ async def test_a_deletion_that_cannot_be_stored_ends_no_kernel(
     assert await manager.list_sessions() == [model]
 
 
+@pytest.mark.asyncio
 async def test_a_deletion_whose_caller_is_gone_is_finished(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -614,6 +652,7 @@ async def test_a_deletion_whose_caller_is_gone_is_finished(
     assert await stored(manager) == []
 
 
+@pytest.mark.asyncio
 async def test_what_is_under_way_is_shown_as_pending(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -636,6 +675,7 @@ async def test_what_is_under_way_is_shown_as_pending(
     assert len(manager._pending_sessions) == 0
 
 
+@pytest.mark.asyncio
 async def test_sessions_made_at_once_for_one_kernel_leave_nothing_pending(
     manager: SessionManager,
 ) -> None:
@@ -649,6 +689,7 @@ async def test_sessions_made_at_once_for_one_kernel_leave_nothing_pending(
 # -------------------------------------------------------------------------- rows and the database
 
 
+@pytest.mark.asyncio
 async def test_the_connection_is_the_databases_own(manager: SessionManager) -> None:
     model = await create(manager, name=ModelName("n"))
     connection = await manager.connection
@@ -658,6 +699,7 @@ async def test_the_connection_is_the_databases_own(manager: SessionManager) -> N
     assert tuple(row) == (model["id"], "a.ipynb", "n", "notebook", "kernel-0")
 
 
+@pytest.mark.asyncio
 async def test_a_cursor_is_new_each_time(manager: SessionManager) -> None:
     model = await create(manager)
     first, second = await manager.cursor, await manager.cursor
@@ -670,12 +712,14 @@ async def test_a_cursor_is_new_each_time(manager: SessionManager) -> None:
     )
 
 
+@pytest.mark.asyncio
 async def test_the_database_has_its_table_before_there_is_a_session(
     manager: SessionManager,
 ) -> None:
     assert await stored(manager) == []
 
 
+@pytest.mark.asyncio
 async def test_a_row_is_made_a_model(manager: SessionManager) -> None:
     model = await create(manager)
     cursor = await manager.cursor
@@ -686,6 +730,7 @@ async def test_a_row_is_made_a_model(manager: SessionManager) -> None:
     assert await manager.row_to_model(dict(row)) == model
 
 
+@pytest.mark.asyncio
 async def test_a_row_whose_kernel_is_gone_is_an_error_unless_that_is_tolerated(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -697,6 +742,7 @@ async def test_a_row_whose_kernel_is_gone_is_an_error_unless_that_is_tolerated(
         await manager.row_to_model(row)
 
 
+@pytest.mark.asyncio
 async def test_rows_are_made_models_by_a_connection_too(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -713,6 +759,7 @@ async def test_rows_are_made_models_by_a_connection_too(
             connection.execute("SELECT * FROM session").fetchall()
 
 
+@pytest.mark.asyncio
 async def test_sessions_are_kept_in_a_file(make_manager: MakesManagers, file: Path) -> None:
     first = make_manager(database_filepath=str(file))
     models = [await create(first, path) for path in "cab"]
@@ -722,6 +769,7 @@ async def test_sessions_are_kept_in_a_file(make_manager: MakesManagers, file: Pa
     assert await second.get_session(session_id=models[1]["id"]) == models[1]
 
 
+@pytest.mark.asyncio
 async def test_a_file_can_be_used_again_at_once_without_close(
     kernels: FakeKernels, file: Path
 ) -> None:
@@ -738,6 +786,7 @@ async def test_a_file_can_be_used_again_at_once_without_close(
         del manager
 
 
+@pytest.mark.asyncio
 async def test_a_manager_that_is_dropped_leaves_no_thread(kernels: FakeKernels, file: Path) -> None:
     before = set(threading.enumerate())
     manager = SessionManager(
@@ -782,6 +831,7 @@ def test_an_interpreter_ends_quietly_with_its_manager(file: Path, end: str) -> N
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+@pytest.mark.asyncio
 async def test_a_closed_manager_answers_from_memory_and_changes_nothing(
     manager: SessionManager,
 ) -> None:
@@ -804,6 +854,7 @@ def test_a_database_is_in_memory_unless_it_is_configured(make_manager: MakesMana
     assert make_manager().database_filepath == ":memory:"
 
 
+@pytest.mark.asyncio
 async def test_an_empty_file_is_a_database(make_manager: MakesManagers, file: Path) -> None:
     touch(file)
     manager = make_manager(database_filepath=str(file))
@@ -827,6 +878,7 @@ def test_another_file_is_no_database(make_manager: MakesManagers, file: Path) ->
     assert file.read_text() == "dear diary"
 
 
+@pytest.mark.asyncio
 async def test_a_database_that_cannot_be_opened_is_a_503_until_it_can(
     make_manager: MakesManagers, tmp_path: Path, kernels: FakeKernels
 ) -> None:
@@ -843,6 +895,7 @@ async def test_a_database_that_cannot_be_opened_is_a_503_until_it_can(
     assert await manager.list_sessions() == [model]
 
 
+@pytest.mark.asyncio
 async def test_a_database_of_a_newer_version_is_a_503(
     make_manager: MakesManagers, file: Path
 ) -> None:
@@ -857,6 +910,7 @@ async def test_a_database_of_a_newer_version_is_a_503(
     assert "upgrade jupyter_sessions_ext" in str(caught.value)
 
 
+@pytest.mark.asyncio
 async def test_whoever_comes_first_together_reads_the_file_once(
     make_manager: MakesManagers, file: Path
 ) -> None:
@@ -914,6 +968,7 @@ def remote(remote_kernels: RemoteKernels) -> Iterator[SessionManager]:
     make.made[0].close()
 
 
+@pytest.mark.asyncio
 async def test_a_gateways_answers_are_waited_for(
     remote: SessionManager, remote_kernels: RemoteKernels
 ) -> None:
@@ -927,6 +982,7 @@ async def test_a_gateways_answers_are_waited_for(
     assert await remote.list_sessions() == []
 
 
+@pytest.mark.asyncio
 async def test_a_list_asks_a_gateway_for_all_kernels_together(
     remote: SessionManager, remote_kernels: RemoteKernels
 ) -> None:
@@ -936,6 +992,7 @@ async def test_a_list_asks_a_gateway_for_all_kernels_together(
     assert await asyncio.wait_for(remote.list_sessions(), 10) == models
 
 
+@pytest.mark.asyncio
 async def test_a_list_drops_what_a_gateway_has_lost(
     remote: SessionManager, remote_kernels: RemoteKernels
 ) -> None:
@@ -945,6 +1002,7 @@ async def test_a_list_drops_what_a_gateway_has_lost(
     assert await stored(remote) == rows(models[0], models[2])
 
 
+@pytest.mark.asyncio
 async def test_a_session_made_while_a_gateway_is_asked_about_an_older_one_is_seen(
     remote: SessionManager, remote_kernels: RemoteKernels
 ) -> None:
@@ -985,6 +1043,7 @@ def lasting(make_manager: MakesManagers, workspace: Workspace) -> SessionManager
     return make_manager(cls, parent=Server())
 
 
+@pytest.mark.asyncio
 async def test_a_session_whose_kernel_is_gone_is_kept_and_not_shown(
     lasting: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -998,6 +1057,7 @@ async def test_a_session_whose_kernel_is_gone_is_kept_and_not_shown(
 
 
 @pytest.mark.parametrize("noted", [True, False])
+@pytest.mark.asyncio
 async def test_a_session_comes_back_under_its_id_with_a_kernel_like_its_last(
     lasting: SessionManager, workspace: Workspace, kernels: FakeKernels, noted: bool
 ) -> None:
@@ -1017,6 +1077,7 @@ async def test_a_session_comes_back_under_its_id_with_a_kernel_like_its_last(
     assert history == ["created", *(["dormant"] if noted else []), "revived"]
 
 
+@pytest.mark.asyncio
 async def test_of_two_that_open_a_dormant_path_at_once_one_has_the_old_id(
     lasting: SessionManager, kernels: FakeKernels
 ) -> None:
@@ -1026,6 +1087,7 @@ async def test_of_two_that_open_a_dormant_path_at_once_one_has_the_old_id(
     assert [model["id"] == old["id"] for model in models] == [True, False]
 
 
+@pytest.mark.asyncio
 async def test_a_session_that_moves_onto_a_dormant_path_absorbs_it_and_its_history(
     lasting: SessionManager, workspace: Workspace, kernels: FakeKernels
 ) -> None:
@@ -1042,6 +1104,7 @@ async def test_a_session_that_moves_onto_a_dormant_path_absorbs_it_and_its_histo
     assert await workspace.store.events(dormant["id"]) == []
 
 
+@pytest.mark.asyncio
 async def test_the_kernel_that_a_session_leaves_is_replaced_unless_another_has_it(
     lasting: SessionManager, workspace: Workspace
 ) -> None:
@@ -1064,6 +1127,7 @@ async def test_the_kernel_that_a_session_leaves_is_replaced_unless_another_has_i
     assert phases() == [KernelPhase.RUNNING, KernelPhase.RUNNING]
 
 
+@pytest.mark.asyncio
 async def test_a_kernel_that_was_not_ended_with_its_session_is_not_a_remnant(
     lasting: SessionManager, workspace: Workspace, kernels: FakeKernels
 ) -> None:
@@ -1078,6 +1142,7 @@ async def test_a_kernel_that_was_not_ended_with_its_session_is_not_a_remnant(
     assert isinstance(workspace.registry.sessions[model["id"]], SessionRecord)
 
 
+@pytest.mark.asyncio
 async def test_a_deleted_session_does_not_turn_dormant_when_its_kernel_ends(
     lasting: SessionManager, workspace: Workspace, kernels: FakeKernels
 ) -> None:

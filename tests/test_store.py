@@ -140,6 +140,7 @@ async def run(store: SQLiteStore, sql: str) -> None:
 # -------------------------------------------------------------------------- what is committed
 
 
+@pytest.mark.asyncio
 async def test_what_is_committed_is_loaded_again_equal(store: SQLiteStore, file: Path) -> None:
     await store.commit(EVERYTHING)
     assert stored(file) == Snapshot(sessions=(SESSION,), kernels=(KERNEL,))
@@ -151,6 +152,7 @@ def test_what_is_committed_at_start_is_loaded_again_equal(store: SQLiteStore, fi
     assert stored(file) == Snapshot(sessions=(SESSION,), kernels=(KERNEL,))
 
 
+@pytest.mark.asyncio
 async def test_records_of_defaults_only_are_loaded_again_equal(
     store: SQLiteStore, file: Path
 ) -> None:
@@ -192,6 +194,7 @@ def test_any_text_and_any_provisioner_info_is_loaded_again_equal(
     assert stored(shared_file) == Snapshot(sessions=(session,), kernels=(kernel,))
 
 
+@pytest.mark.asyncio
 async def test_every_field_can_change_but_when_a_session_was_created(
     store: SQLiteStore, file: Path
 ) -> None:
@@ -205,6 +208,7 @@ async def test_every_field_can_change_but_when_a_session_was_created(
     assert stored(file) == Snapshot(sessions=(changed,), kernels=(kernel,))
 
 
+@pytest.mark.asyncio
 async def test_what_is_forgotten_is_gone_and_its_history_stays(
     store: SQLiteStore, file: Path
 ) -> None:
@@ -215,6 +219,7 @@ async def test_what_is_forgotten_is_gone_and_its_history_stays(
     assert await fetch(store, "SELECT count(*) FROM session_detail") == [(0,)]
 
 
+@pytest.mark.asyncio
 async def test_a_session_that_comes_back_is_as_it_is_given(store: SQLiteStore, file: Path) -> None:
     await store.commit(EVERYTHING)
     other = replace(SESSION, path="other", created_at=WHEN + timedelta(days=1))
@@ -222,6 +227,7 @@ async def test_a_session_that_comes_back_is_as_it_is_given(store: SQLiteStore, f
     assert stored(file).sessions == (other,)
 
 
+@pytest.mark.asyncio
 async def test_activity_changes_nothing_else_of_a_kernel(store: SQLiteStore, file: Path) -> None:
     await store.commit(EVERYTHING)
     at = WHEN + timedelta(hours=1)
@@ -236,6 +242,7 @@ async def test_activity_changes_nothing_else_of_a_kernel(store: SQLiteStore, fil
     assert stored(file).kernels == (replace(KERNEL, execution_state="idle", last_activity=at),)
 
 
+@pytest.mark.asyncio
 async def test_history_is_told_in_order_and_goes_to_the_session_that_absorbs(
     any_store: SQLiteStore,
 ) -> None:
@@ -251,6 +258,7 @@ async def test_history_is_told_in_order_and_goes_to_the_session_that_absorbs(
     ]
 
 
+@pytest.mark.asyncio
 async def test_records_are_loaded_in_the_order_in_which_they_were_created(
     store: SQLiteStore, file: Path
 ) -> None:
@@ -288,6 +296,7 @@ def test_of_the_servers_only_the_latest_hundred_are_kept(store: SQLiteStore, fil
     assert ids == [server.server_id for server in servers[3:]]
 
 
+@pytest.mark.asyncio
 async def test_a_database_in_memory_has_the_same_tables(make_store: MakesStores) -> None:
     tables = "SELECT name, sql FROM sqlite_master WHERE name != 'schema_version' ORDER BY name"
     in_memory, in_file = make_store(MEMORY), make_store()
@@ -300,6 +309,7 @@ async def test_a_database_in_memory_has_the_same_tables(make_store: MakesStores)
 
 
 @pytest.mark.parametrize("table", ["session", "session_detail", "kernel", "event", "server"])
+@pytest.mark.asyncio
 async def test_a_commit_that_fails_in_the_middle_changes_nothing(
     any_store: SQLiteStore, table: str
 ) -> None:
@@ -331,6 +341,7 @@ async def test_a_commit_that_fails_in_the_middle_changes_nothing(
 
 
 @pytest.mark.parametrize("value", [["a list"], 1 << 70, "lone \ud800 surrogate"])
+@pytest.mark.asyncio
 async def test_a_value_that_cannot_be_stored_leaves_nothing_of_its_change(
     store: SQLiteStore, file: Path, value: Any
 ) -> None:
@@ -358,6 +369,7 @@ def test_a_commit_at_start_that_fails_in_the_middle_changes_nothing(
 
 
 @pytest.mark.parametrize("moment", ["SELECT state", "BEGIN", "INSERT INTO session ", "COMMIT"])
+@pytest.mark.asyncio
 async def test_a_commit_that_is_cancelled_is_whole_or_absent_and_blocks_no_later_one(
     store: SQLiteStore, file: Path, moment: str
 ) -> None:
@@ -381,6 +393,7 @@ async def test_a_commit_that_is_cancelled_is_whole_or_absent_and_blocks_no_later
     assert bool(found.kernels) == (SESSION in found.sessions)
 
 
+@pytest.mark.asyncio
 async def test_a_commit_waits_for_a_writer_and_is_refused_when_that_one_stays(
     monkeypatch: pytest.MonkeyPatch, make_store: MakesStores, file: Path
 ) -> None:
@@ -476,6 +489,7 @@ def test_a_stock_file_with_several_rows_of_one_id_keeps_the_first(stock_file: Pa
     assert [s.row() for s in stored(stock_file).sessions] == [s.row() for s in STOCK_SESSIONS]
 
 
+@pytest.mark.asyncio
 async def test_a_file_that_was_stocks_has_the_schema_of_a_new_one(
     stock_file: Path, tmp_path: Path, make_store: MakesStores
 ) -> None:
@@ -484,6 +498,7 @@ async def test_a_file_that_was_stocks_has_the_schema_of_a_new_one(
     assert await fetch(make_store(stock_file), schema) == await fetch(new, schema)
 
 
+@pytest.mark.asyncio
 async def test_stock_can_use_a_file_afterwards(stock_file: Path, make_store: MakesStores) -> None:
     store = make_store(stock_file)
     await store.commit(EVERYTHING)
@@ -554,6 +569,7 @@ def test_a_record_that_cannot_be_read_is_a_refusal(
 
 @pytest.mark.parametrize("used", [True, False], ids=["after a commit", "before the first commit"])
 @pytest.mark.parametrize("replaced", [True, False], ids=["replaced", "deleted"])
+@pytest.mark.asyncio
 async def test_a_file_that_is_deleted_or_replaced_refuses_commits(
     store: SQLiteStore, file: Path, used: bool, replaced: bool
 ) -> None:
@@ -627,6 +643,7 @@ def modes(folder: Path) -> dict[str, int]:
     return {p.name: stat.S_IMODE(p.stat().st_mode) for p in folder.iterdir()}
 
 
+@pytest.mark.asyncio
 async def test_its_files_are_for_their_user_alone(
     make_store: MakesStores, file: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -638,6 +655,7 @@ async def test_its_files_are_for_their_user_alone(
 
 
 @pytest.mark.parametrize(("wal", "journal"), [(True, "wal"), (False, "delete")])
+@pytest.mark.asyncio
 async def test_each_commit_is_synced_to_the_disk(
     make_store: MakesStores, file: Path, wal: bool, journal: str
 ) -> None:
@@ -649,6 +667,7 @@ async def test_each_commit_is_synced_to_the_disk(
     assert file.with_name(f"{file.name}-wal").exists() == wal
 
 
+@pytest.mark.asyncio
 async def test_a_write_ahead_log_is_given_up_where_a_rollback_journal_is_asked_for(
     make_store: MakesStores, file: Path
 ) -> None:
@@ -661,6 +680,7 @@ async def test_a_write_ahead_log_is_given_up_where_a_rollback_journal_is_asked_f
     assert stored(file).sessions == (SESSION, *LATER.sessions)
 
 
+@pytest.mark.asyncio
 async def test_a_full_database_refuses_commits_and_goes_on_reading(
     store: SQLiteStore, file: Path
 ) -> None:
@@ -702,6 +722,7 @@ def fill(folder: Path) -> Path:
     return filler
 
 
+@pytest.mark.asyncio
 async def test_a_full_disk_refuses_commits_and_goes_on_reading(
     small_disk: Path, make_store: MakesStores
 ) -> None:
@@ -718,6 +739,7 @@ async def test_a_full_disk_refuses_commits_and_goes_on_reading(
     assert stored(file).sessions == (SESSION, *LATER.sessions)
 
 
+@pytest.mark.asyncio
 async def test_what_a_full_disk_holds_can_be_opened(
     small_disk: Path, make_store: MakesStores
 ) -> None:
@@ -740,6 +762,7 @@ async def test_what_a_full_disk_holds_can_be_opened(
 
 
 @pytest.mark.parametrize("wal", [True, False])
+@pytest.mark.asyncio
 async def test_peeking_shows_what_is_held_and_changes_nothing(
     make_store: MakesStores, file: Path, wal: bool
 ) -> None:
@@ -801,6 +824,7 @@ def test_a_store_that_was_never_used_closes(file: Path) -> None:
 
 @pytest.mark.usefixtures("threads_end")
 @pytest.mark.parametrize("location", ["file", "memory"])
+@pytest.mark.asyncio
 async def test_closing_twice_leaves_no_thread(file: Path, location: str) -> None:
     store = SQLiteStore(str(file) if location == "file" else MEMORY)
     store.open()
@@ -834,6 +858,7 @@ def test_closing_after_the_loop_was_closed_leaves_no_thread(
 
 @pytest.mark.usefixtures("threads_end")
 @pytest.mark.parametrize("moment", ["SELECT state", "BEGIN", "INSERT INTO session ", "COMMIT"])
+@pytest.mark.asyncio
 async def test_closing_in_the_middle_of_a_commit_leaves_it_whole_or_refused(
     file: Path, moment: str
 ) -> None:
@@ -854,6 +879,7 @@ async def test_closing_in_the_middle_of_a_commit_leaves_it_whole_or_refused(
     assert stored(file).sessions == (() if refused else (SESSION,))
 
 
+@pytest.mark.asyncio
 async def test_a_closed_store_refuses(any_store: SQLiteStore) -> None:
     await any_store.commit(EVERYTHING)
     any_store.close()
@@ -891,6 +917,7 @@ def test_an_interpreter_ends_quietly_with_its_store(file: Path, end: str, locati
         assert [s.session_id for s in stored(file).sessions] == ["s"]
 
 
+@pytest.mark.asyncio
 async def test_two_tasks_that_ask_first_share_one_connection(store: SQLiteStore) -> None:
     first, second = await asyncio.gather(store.connection(), store.connection())
     assert first is second

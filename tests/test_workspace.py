@@ -106,6 +106,7 @@ def add(*sessions: SessionRecord) -> Callable[[], Change]:
 # -------------------------------------------------------------------------- changes
 
 
+@pytest.mark.asyncio
 async def test_a_change_is_committed_before_it_is_shown(held: Workspace, store: HeldStore) -> None:
     shown_at_commit: list[SessionRecord] = []
     store.before_commit = lambda: shown_at_commit.extend(held.registry.sessions.values())
@@ -115,6 +116,7 @@ async def test_a_change_is_committed_before_it_is_shown(held: Workspace, store: 
     assert held.registry.sessions == {"s": SESSION}
 
 
+@pytest.mark.asyncio
 async def test_a_change_is_not_shown_while_its_commit_lasts(
     held: Workspace, store: HeldStore
 ) -> None:
@@ -127,6 +129,7 @@ async def test_a_change_is_not_shown_while_its_commit_lasts(
     assert held.registry.sessions == {"s": SESSION}
 
 
+@pytest.mark.asyncio
 async def test_a_change_that_is_refused_is_not_shown(held: Workspace, store: HeldStore) -> None:
     await held.transact(lambda: Change(sessions=(SESSION,), kernels=(KERNEL,)))
     store.refuses = True
@@ -142,6 +145,7 @@ async def test_a_change_that_is_refused_is_not_shown(held: Workspace, store: Hel
     assert [s.session_id for s in held.registry.at_path("a.ipynb", SessionState.LIVE)] == ["s"]
 
 
+@pytest.mark.asyncio
 async def test_a_row_of_failures_is_logged_once(
     held: Workspace, store: HeldStore, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -163,6 +167,7 @@ async def test_a_row_of_failures_is_logged_once(
     assert len(caplog.records) == 2, "again after a success"
 
 
+@pytest.mark.asyncio
 async def test_a_change_is_built_on_what_those_before_it_have_made(
     held: Workspace, store: HeldStore
 ) -> None:
@@ -178,6 +183,7 @@ async def test_a_change_is_built_on_what_those_before_it_have_made(
     assert list(held.registry.sessions) == ["0", "1", "2", "3", "4"]
 
 
+@pytest.mark.asyncio
 async def test_a_change_that_follows_a_refused_one_works(held: Workspace, store: HeldStore) -> None:
     store.refuses = True
     with pytest.raises(StoreUnavailableError):
@@ -187,6 +193,7 @@ async def test_a_change_that_follows_a_refused_one_works(held: Workspace, store:
     assert held.registry.sessions == {"t": OTHER}
 
 
+@pytest.mark.asyncio
 async def test_a_change_is_finished_although_its_caller_is_cancelled(
     held: Workspace, store: HeldStore
 ) -> None:
@@ -203,6 +210,7 @@ async def test_a_change_is_finished_although_its_caller_is_cancelled(
     assert held.registry.sessions == {"s": SESSION}
 
 
+@pytest.mark.asyncio
 async def test_a_caller_cancelled_while_it_waits_for_its_turn_gets_its_change(
     held: Workspace, store: HeldStore
 ) -> None:
@@ -226,11 +234,13 @@ async def test_a_caller_cancelled_while_it_waits_for_its_turn_gets_its_change(
     assert list(held.registry.sessions) == ["s", "t"]
 
 
+@pytest.mark.asyncio
 async def test_nothing_is_committed_for_no_change(held: Workspace, store: HeldStore) -> None:
     assert await held.transact(Change) == Change()
     assert store.committed == []
 
 
+@pytest.mark.asyncio
 async def test_an_error_of_a_change_reaches_its_caller_and_blocks_no_other(
     held: Workspace,
 ) -> None:
@@ -243,6 +253,7 @@ async def test_an_error_of_a_change_reaches_its_caller_and_blocks_no_other(
     assert held.registry.sessions == {"s": SESSION}
 
 
+@pytest.mark.asyncio
 async def test_what_was_noted_is_settled_committed_or_refused(
     held: Workspace, store: HeldStore
 ) -> None:
@@ -275,6 +286,7 @@ def test_what_cannot_be_kept_at_start_is_shown_all_the_same(
 # -------------------------------------------------------------------------- kernels
 
 
+@pytest.mark.asyncio
 async def test_sessions_of_a_kernel_that_is_gone_turn_dormant(held: Workspace) -> None:
     elsewhere = replace(SESSION, session_id="u", kernel_id="another")
     await held.transact(lambda: Change(sessions=(SESSION, OTHER, elsewhere), kernels=(KERNEL,)))
@@ -289,6 +301,7 @@ async def test_sessions_of_a_kernel_that_is_gone_turn_dormant(held: Workspace) -
         assert (event.action, event.kernel_id, event.detail) == ("dormant", "k", "culled")
 
 
+@pytest.mark.asyncio
 async def test_a_session_that_is_being_deleted_does_not_turn_dormant(held: Workspace) -> None:
     await held.transact(lambda: Change(sessions=(SESSION, OTHER), kernels=(KERNEL,)))
     with held.deleting("s"):
@@ -297,6 +310,7 @@ async def test_a_session_that_is_being_deleted_does_not_turn_dormant(held: Works
     assert [s.session_id for s in held.registry.live()] == ["s"]
 
 
+@pytest.mark.asyncio
 async def test_an_unknown_kernel_that_is_gone_changes_nothing(
     held: Workspace, store: HeldStore
 ) -> None:
@@ -305,6 +319,7 @@ async def test_an_unknown_kernel_that_is_gone_changes_nothing(
     assert store.committed == []
 
 
+@pytest.mark.asyncio
 async def test_a_kernel_that_runs_keeps_what_it_was_reserved_for(held: Workspace) -> None:
     await held.reserve(replace(KERNEL, intent=SESSION, adoptions=2))
     reserved = held.registry.kernels["k"]
@@ -318,6 +333,7 @@ async def test_a_kernel_that_runs_keeps_what_it_was_reserved_for(held: Workspace
     )
 
 
+@pytest.mark.asyncio
 async def test_a_kernel_is_not_reserved_where_that_cannot_be_kept(
     held: Workspace, store: HeldStore
 ) -> None:
@@ -327,6 +343,7 @@ async def test_a_kernel_is_not_reserved_where_that_cannot_be_kept(
     assert held.registry.kernels == {}
 
 
+@pytest.mark.asyncio
 async def test_no_store_keeps_a_kernel_from_being_stopped(
     held: Workspace, store: HeldStore
 ) -> None:
@@ -339,6 +356,7 @@ async def test_no_store_keeps_a_kernel_from_being_stopped(
     assert held.registry.kernels == {"k": replace(KERNEL, phase=KernelPhase.STOPPING)}
 
 
+@pytest.mark.asyncio
 async def test_activity_is_recorded_of_kernels_that_are_known(held: Workspace) -> None:
     await held.reserve(KERNEL)
     at = now()
@@ -442,6 +460,7 @@ def test_an_explicit_database_keeps_sessions_and_kernels(
     assert SQLiteStore(str(file)).open() == Snapshot(sessions=(SESSION,), kernels=(KERNEL,))
 
 
+@pytest.mark.asyncio
 async def test_a_server_is_recorded_from_its_start_to_its_end(open_workspace: Opens) -> None:
     opened = open_workspace()
     question = "SELECT process, started_at <= stopped_at FROM server"
@@ -473,6 +492,7 @@ def test_a_network_file_system_has_a_rollback_journal(
 # -------------------------------------------------------------------------- several servers
 
 
+@pytest.mark.asyncio
 async def test_a_second_server_has_a_workspace_of_its_own_and_writes_only_there(
     open_workspace: Opens, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -529,6 +549,7 @@ def left_behind(open_workspace: Opens) -> Place:
     return place
 
 
+@pytest.mark.asyncio
 async def test_a_starting_server_takes_over_what_another_has_left(
     open_workspace: Opens, left_behind: Place
 ) -> None:
@@ -542,6 +563,7 @@ async def test_a_starting_server_takes_over_what_another_has_left(
     assert stored.kernels == tuple(opened.registry.kernels.values())
 
 
+@pytest.mark.asyncio
 async def test_the_history_of_what_is_taken_over_comes_along(
     open_workspace: Opens, left_behind: Place
 ) -> None:
@@ -561,6 +583,7 @@ def test_what_another_server_uses_is_not_taken_over(
     lease.release()
 
 
+@pytest.mark.asyncio
 async def test_a_take_over_that_was_interrupted_is_taken_up(
     open_workspace: Opens, left_behind: Place, tmp_path: Path
 ) -> None:
@@ -650,6 +673,7 @@ def kept(open_workspace: Opens) -> Place:
         ("a folder", "sessions.sqlite"),
     ],
 )
+@pytest.mark.asyncio
 async def test_a_state_that_must_not_be_used_is_left_and_the_server_works_without(
     open_workspace: Opens, kept: Place, caplog: pytest.LogCaptureFixture, found: str, reason: str
 ) -> None:
@@ -677,6 +701,7 @@ def test_a_state_that_must_not_be_used_is_not_held(open_workspace: Opens, kept: 
 
 
 @pytest.mark.parametrize("record", ["no JSON", '{"pid": 1}', "[1]"])
+@pytest.mark.asyncio
 async def test_a_record_that_cannot_be_read_keeps_no_server_from_starting(
     open_workspace: Opens, kept: Place, caplog: pytest.LogCaptureFixture, record: str
 ) -> None:
@@ -697,6 +722,7 @@ def test_a_state_folder_that_cannot_be_made_keeps_no_server_from_starting(
 
 
 @pytest.mark.parametrize("garbage", [b"garbage" * 1000, b"SQLite format 3\0" + b"\xff" * 8000])
+@pytest.mark.asyncio
 async def test_a_file_of_ours_that_is_corrupt_is_moved_aside_and_begun_anew(
     open_workspace: Opens, kept: Place, caplog: pytest.LogCaptureFixture, garbage: bytes
 ) -> None:
@@ -747,6 +773,7 @@ def test_a_file_that_was_lost_is_begun_anew_and_kernels_are_looked_for(
     assert opened.records_lost
 
 
+@pytest.mark.asyncio
 async def test_a_deleted_file_is_known_as_lost_to_the_next_server(
     open_workspace: Opens,
 ) -> None:
@@ -765,6 +792,7 @@ def discard_database(place: Place) -> None:
         Path(place.database + suffix).unlink(missing_ok=True)
 
 
+@pytest.mark.asyncio
 async def test_a_closed_workspace_refuses_changes(open_workspace: Opens) -> None:
     opened = open_workspace()
     await opened.transact(add(SESSION))
@@ -787,6 +815,7 @@ def windows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("windows")
+@pytest.mark.asyncio
 async def test_where_kernels_cannot_outlive_the_server_sessions_do(
     open_workspace: Opens, caplog: pytest.LogCaptureFixture
 ) -> None:

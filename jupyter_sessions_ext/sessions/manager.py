@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, cast
 
 from jupyter_core.utils import ensure_async
@@ -23,6 +23,7 @@ from ..kernels.manager import starting_for
 from ..kernels.recovery import recover
 from ..models import Change, SessionRecord, SessionState
 from ..storage.sqlite import MEMORY, SQLiteStore
+from ..tasks import Tasks
 from ..workspace import Workspace
 from . import changes
 
@@ -49,7 +50,7 @@ class SessionManager(StockSessionManager):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._creating: dict[str, tuple[SessionRecord, asyncio.Future[Any]]] = {}
-        self._tasks: set[asyncio.Future[Any]] = set()
+        self._tasks = Tasks()
         self._alone = self.workspace is None
         self._loading: asyncio.Future[Any] | None = None
         self._loaded = not self._alone or self.database_filepath == MEMORY
@@ -331,7 +332,9 @@ class SessionManager(StockSessionManager):
         self._creating[session_id] = (intent, asyncio.get_running_loop().create_future())
         pending = KernelSessionRecord(session_id=session_id)
         self._pending_sessions.update(pending)
-        created: Model = await self._finish(self._create(intent, pending, kernel_name, kernel_id))
+        created: Model = await self._tasks.finish(
+            self._create(intent, pending, kernel_name, kernel_id)
+        )
         return created
 
     async def _create(
@@ -471,7 +474,7 @@ class SessionManager(StockSessionManager):
         """
         pending = KernelSessionRecord(session_id=session_id)
         self._pending_sessions.update(pending)
-        await self._finish(self._delete(session_id, pending))
+        await self._tasks.finish(self._delete(session_id, pending))
 
     async def _delete(self, session_id: str, pending: KernelSessionRecord) -> None:
         try:
@@ -507,15 +510,3 @@ class SessionManager(StockSessionManager):
             raise web.HTTPError(503, str(error)) from error
         except ValueRefusedError as error:
             raise web.HTTPError(400, f"This cannot be stored: {error}") from error
-
-    async def _finish(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Do work to its end, also when the caller is cancelled."""
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._finished)
-        return await asyncio.shield(task)
-
-    def _finished(self, task: asyncio.Future[Any]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()
