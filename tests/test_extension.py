@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,21 +26,18 @@ def jp_server_config() -> dict[str, Any]:
     }
 
 
-@pytest.fixture
-def app(jp_serverapp: ServerApp) -> Iterator[ServerApp]:
-    yield jp_serverapp
-
-
 async def post(fetch: Fetch, *path: str, **body: Any) -> Any:
     reply = await fetch(*path, method="POST", body=json.dumps(body))
     return json.loads(reply.body)
 
 
-async def test_a_session_is_created_changed_and_deleted(jp_fetch: Fetch, app: ServerApp) -> None:
-    assert isinstance(app.kernel_manager, DurableMappingMixin)
-    assert isinstance(app.session_manager, jupyter_sessions_ext.SessionManager)
+async def test_a_session_is_created_changed_and_deleted(
+    jp_fetch: Fetch, jp_serverapp: ServerApp
+) -> None:
+    assert isinstance(jp_serverapp.kernel_manager, DurableMappingMixin)
+    assert isinstance(jp_serverapp.session_manager, jupyter_sessions_ext.SessionManager)
     model = await post(jp_fetch, "api", "sessions", path="a.ipynb", type="notebook")
-    kernel = app.kernel_manager.get_kernel(model["kernel"]["id"])
+    kernel = jp_serverapp.kernel_manager.get_kernel(model["kernel"]["id"])
     assert isinstance(kernel, DurableKernelMixin)
     again = await post(jp_fetch, "api", "sessions", path="a.ipynb", type="notebook")
     assert again["id"] == model["id"]
@@ -52,11 +49,9 @@ async def test_a_session_is_created_changed_and_deleted(jp_fetch: Fetch, app: Se
     assert json.loads((await jp_fetch("api", "kernels")).body) == []
 
 
-async def test_the_state_is_its_users_alone(
-    jp_fetch: Fetch, app: ServerApp, jp_data_dir: Path
-) -> None:
+async def test_the_state_is_its_users_alone(jp_fetch: Fetch, jp_serverapp: ServerApp) -> None:
     await post(jp_fetch, "api", "sessions", path="a.ipynb", type="notebook")
-    state = Path(app.data_dir) / "jupyter_sessions_ext"
+    state = Path(jp_serverapp.data_dir) / "jupyter_sessions_ext"
     for path in [state, *state.rglob("*")]:
         assert path.stat().st_mode & 0o077 == 0, path
 
@@ -74,11 +69,12 @@ async def test_the_state_is_its_users_alone(
         }
     ],
 )
-async def test_pending_kernels_work(jp_fetch: Fetch, app: ServerApp) -> None:
-    assert isinstance(app.kernel_manager, DurableMappingMixin)
+async def test_pending_kernels_work(jp_fetch: Fetch, jp_serverapp: ServerApp) -> None:
+    assert isinstance(jp_serverapp.kernel_manager, DurableMappingMixin)
     model = await post(jp_fetch, "api", "sessions", path="a.ipynb", type="notebook")
-    kernel = app.kernel_manager.get_kernel(model["kernel"]["id"])
-    await kernel.ready
+    kernel = jp_serverapp.kernel_manager.get_kernel(model["kernel"]["id"])
+    ready: Any = kernel.ready
+    await ready
     await jp_fetch("api", "sessions", model["id"], method="DELETE")
 
 
