@@ -258,10 +258,10 @@ class DurableMappingMixin(AsyncMappingKernelManager):
         self._kernels[kernel_id] = kernel
         self._kernel_connections[kernel_id] = 0
         self._kernel_ports[kernel_id] = kernel.ports
+        self.start_watching_activity(kernel_id)
         # Busy until it has answered: an idle kernel would be nudged and culled, and nudging one
         # that runs a cell holds back its output until the cell ends.
         kernel.execution_state = "busy"
-        self.start_watching_activity(kernel_id)
         kernel.last_activity = record.last_activity
         self.last_kernel_activity = max(self.last_kernel_activity, record.last_activity)
         self.add_restart_callback(kernel_id, lambda: self._handle_kernel_died(kernel_id), "dead")
