@@ -101,7 +101,7 @@ def test_a_pid_that_was_used_again_is_never_signalled(home: Home, server: Server
 def test_a_half_started_kernel_is_found_with_its_session(
     home: Home, server_factory: Callable[..., Server]
 ) -> None:
-    fault = "--AsyncMappingKernelManager.kernel_manager_class=crashing.DiesAfterLaunch"
+    fault = "--AsyncMappingKernelManager.kernel_manager_class=configured.DiesAfterLaunch"
     with server_factory(args=[fault], env={"PYTHONPATH": str(TESTS)}) as server:
         body = {"path": "a.ipynb", "type": "notebook", "name": "a", "kernel": {"name": "python3"}}
         with pytest.raises(httpx.TransportError):
@@ -124,7 +124,7 @@ def test_a_half_done_change_of_kernel_leaves_the_session_with_the_one_it_had(
     session = new_session(server)
     server.execute(session["kernel"]["id"], "x = 1")
     server.kill()
-    server.args = ["--AsyncMappingKernelManager.kernel_manager_class=crashing.DiesAfterLaunch"]
+    server.args = ["--AsyncMappingKernelManager.kernel_manager_class=configured.DiesAfterLaunch"]
     server.env = {"PYTHONPATH": str(TESTS)}
     server.start()
     with pytest.raises(httpx.TransportError):
@@ -141,7 +141,7 @@ def test_a_half_done_change_of_kernel_leaves_the_session_with_the_one_it_had(
 def test_what_an_interrupted_shutdown_leaves_is_ended_at_the_next_start(
     home: Home, server_factory: Callable[..., Server], what: str
 ) -> None:
-    fault = "--AsyncMappingKernelManager.kernel_manager_class=crashing.DiesInShutdown"
+    fault = "--AsyncMappingKernelManager.kernel_manager_class=configured.DiesInShutdown"
     with server_factory(args=[fault], env={"PYTHONPATH": str(TESTS)}) as server:
         session = new_session(server)
         server.execute(session["kernel"]["id"], "")
@@ -183,7 +183,7 @@ def test_a_remote_kernel_is_adopted_through_its_provisioner(
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
-        "[jupyter_client.kernel_provisioners]\nelsewhere = crashing:ElsewhereProvisioner\n"
+        "[jupyter_client.kernel_provisioners]\nelsewhere = configured:ElsewhereProvisioner\n"
     )
     folder = home.data_dir / "kernels" / "remote"
     folder.mkdir(parents=True)

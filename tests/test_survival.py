@@ -9,6 +9,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -315,3 +316,51 @@ def test_a_jupyterlab_style_rename_onto_a_dormant_path_takes_over_its_history(
     assert new_session(server, "a.ipynb")["id"] == new["id"]
     server.restart()
     assert [s["id"] for s in sessions(server)] == [new["id"]]
+
+
+def test_two_clients_that_choose_one_kernel_id_at_once_start_one_process(
+    home: Home, server: Server
+) -> None:
+    kernel_id = str(uuid4())
+    together = threading.Barrier(4)
+
+    def post(number: int) -> int:
+        together.wait()
+        if number % 2:
+            return server.post(
+                "/api/kernels", {"name": "python3", "kernel_id": kernel_id}
+            ).status_code
+        body = {"path": f"{number}.ipynb", "type": "notebook", "kernel": {"id": kernel_id}}
+        return server.post("/api/sessions", body).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        statuses = list(pool.map(post, range(4)))
+    assert set(statuses) <= {201, 409}
+    assert 201 in statuses
+    assert len(kernel_processes(home)) == 1
+    assert [k["id"] for k in server.get("/api/kernels").json()] == [kernel_id]
+    server.restart()
+    assert [k["id"] for k in server.get("/api/kernels").json()] == [kernel_id]
+
+
+def test_the_users_own_manager_classes_are_kept_and_go_on_working(
+    home: Home, server_factory: Callable[..., Server]
+) -> None:
+    options = [
+        "--ServerApp.kernel_manager_class=configured.OwnMapping",
+        "--ServerApp.session_manager_class=configured.OwnSessions",
+    ]
+    env = {"PYTHONPATH": os.path.dirname(__file__)}
+    with server_factory(args=options, env=env) as server:
+        session = new_session(server)
+        assert (session["mine"], session["kernel"]["mine"]) == ("session", "kernel")
+        server.execute(session["kernel"]["id"], "x = 2")
+        server.restart()
+        [again] = sessions(server)
+        assert (again["mine"], again["kernel"]["mine"]) == ("session", "kernel")
+        assert server.execute(session["kernel"]["id"], "print(x)") == "2\n"
+        assert server.post(f"/api/kernels/{session['kernel']['id']}/restart").status_code == 200
+        code = "import os; print(os.environ['MINE'])"
+        assert server.execute(session["kernel"]["id"], code) == "1\n"
+        assert server.delete(f"/api/sessions/{session['id']}").status_code == 204
+        assert kernel_processes(home) == []

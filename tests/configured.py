@@ -1,4 +1,4 @@
-"""Kernel managers and a provisioner for real servers: faults, and kernels of another kind."""
+"""Classes that real servers are configured with: faults, users' own, kernels elsewhere."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from typing import Any
 from jupyter_client.launcher import launch_kernel
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
-from jupyter_server.services.kernels.kernelmanager import ServerKernelManager
+from jupyter_server.services.kernels.kernelmanager import (
+    AsyncMappingKernelManager,
+    ServerKernelManager,
+)
+from jupyter_server.services.sessions.sessionmanager import SessionManager
+from traitlets import default
 
 from jupyter_sessions_ext.host import identify
 
@@ -27,6 +32,35 @@ class DiesInShutdown(ServerKernelManager):
 
     async def _async_request_shutdown(self, restart: bool = False) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class OwnKernel(ServerKernelManager):
+    """A user's own kernel manager."""
+
+    async def _async_pre_start_kernel(self, **kw: Any) -> Any:
+        kw["env"] = {**kw.get("env", os.environ), "MINE": "1"}
+        return await super()._async_pre_start_kernel(**kw)
+
+    pre_start_kernel: Any = _async_pre_start_kernel
+
+
+class OwnMapping(AsyncMappingKernelManager):
+    """A user's own mapping manager."""
+
+    @default("kernel_manager_class")
+    def _default_kernel_manager_class(self) -> str:
+        return "configured.OwnKernel"
+
+    def kernel_model(self, kernel_id: str) -> dict[str, Any]:
+        return {**super().kernel_model(kernel_id), "mine": "kernel"}
+
+
+class OwnSessions(SessionManager):
+    """A user's own session manager, which knows nothing of ours."""
+
+    async def row_to_model(self, row: Any, tolerate_culled: bool = False) -> Any:
+        model = await super().row_to_model(row, tolerate_culled)
+        return {**model, "mine": "session"} if model else None
 
 
 class ElsewhereProvisioner(KernelProvisionerBase):
