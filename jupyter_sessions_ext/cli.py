@@ -17,10 +17,10 @@ from jupyter_core.paths import jupyter_data_dir
 
 from . import __version__
 from .errors import SessionsError, StoreUnavailableError
-from .folder import STATE_DIR, Lease, Place, known_places
+from .folder import STATE_DIR, Lease, Place, known_places, prepare
 from .host import is_running
 from .kernels.process import signal_group
-from .kernels.recovery import observe
+from .kernels.recovery import observe, rebuilt
 from .models import (
     Change,
     Event,
@@ -47,34 +47,48 @@ class KeptKernel:
     process: ProcessIdentity
     sessions: tuple[SessionRecord, ...]
 
+    @property
+    def ids(self) -> set[str]:
+        """What it may be called by."""
+        return {self.record.kernel_id, *(s.session_id for s in self.sessions)}
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``jupyter sessions`` and return its exit code."""
-    options = _parser().parse_args(arguments)
-    state_dir = Path(options.state_dir or os.path.join(jupyter_data_dir(), STATE_DIR))
-    try:
-        if options.verb == "list":
-            return _list(state_dir)
-        if not options.all and not options.ids:
-            print("jupyter sessions stop: name sessions or kernels, or --all", file=sys.stderr)
-            return USAGE
-        return _stop(state_dir, None if options.all else set(options.ids))
-    except (SessionsError, OSError) as error:
-        print(f"jupyter sessions: {error}", file=sys.stderr)
-        return FAILED
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.verb == "stop" and not options.all and not options.ids:
+        parser.error("stop: name sessions or kernels, or --all")
+    given = getattr(options, "state_dir", None)
+    if given and not Path(given).is_dir():
+        parser.error(f"--state-dir: {given} is not a folder")
+    state_dir = Path(given or os.path.join(jupyter_data_dir(), STATE_DIR))
+    if options.verb == "list":
+        return _list(state_dir)
+    return _stop(state_dir, None if options.all else set(options.ids))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="jupyter sessions", description=__doc__)
-    parser.add_argument("--version", action="version", version=__version__)
-    parser.add_argument(
-        "--state-dir", help="where SessionsApp.state_dir points, if it was configured"
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--state-dir",
+        default=argparse.SUPPRESS,
+        help="the state folder, where SessionsApp.state_dir is configured",
     )
+    parser = argparse.ArgumentParser(
+        prog="jupyter sessions",
+        description="Show the sessions and kernels that are kept, and end those of no server.",
+        epilog="Exit codes: 0 done, 1 something could not be done, 2 the call was wrong.",
+        parents=[common],
+    )
+    parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(dest="verb", required=True)
-    verbs.add_parser("list", help="sessions and kernels of every workspace")
-    stop = verbs.add_parser("stop", help="end kept kernels that no server uses")
+    text = "Show the sessions and kernels of every root folder, with and without a server."
+    verbs.add_parser("list", parents=[common], help=text, description=text)
+    text = "End kept kernels that no server uses; their sessions turn dormant."
+    stop = verbs.add_parser("stop", parents=[common], help=text, description=text)
     stop.add_argument("ids", nargs="*", metavar="ID", help="a session's or a kernel's id")
-    stop.add_argument("--all", action="store_true", help="every kept kernel")
+    stop.add_argument("--all", action="store_true", help="every kept kernel, of every root folder")
     return parser
 
 
@@ -82,37 +96,40 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _list(state_dir: Path) -> int:
+    problems: list[str] = []
     shown = 0
-    for place in known_places(state_dir):
-        with _unused(place) as lease:
-            state = "no server" if lease else "in use by a server"
-            snapshot = _read(place, lease)
-            running = {k.record.kernel_id: k for k in _kept(place, snapshot)}
-        print(f"{place.root_dir}  ({place.key}, {state})")
-        for session in snapshot.sessions:
+    for found in _workspaces(state_dir, problems):
+        running = {k.record.kernel_id: k for k in found.kernels}
+        lines = []
+        for session in found.snapshot.sessions:
             kernel = running.get(session.kernel_id or "")
-            live = session.state is SessionState.LIVE and kernel is not None
-            print(
-                f"  {session.session_id}  {'live' if live else 'dormant':8}"
-                f"{session.path or ''}  "
-                + (
-                    f"{_kernel(kernel)}"
-                    if live and kernel
-                    else f"({session.reason or 'no kernel'})"
-                )
-            )
-            shown += 1
-        for kernel in running.values():
-            if not kernel.sessions:
-                print(f"  (no session)  {_kernel(kernel)}")
-                shown += 1
-    if not shown:
+            if session.state is SessionState.LIVE and kernel is not None:
+                lines.append(f"{session.session_id}  live     {session.path}  {_told(kernel)}")
+            else:
+                why = session.reason or "no kernel"
+                lines.append(f"{session.session_id}  dormant  {session.path}  ({why})")
+        lines += [f"(no session)  {_told(k)}" for k in running.values() if not k.sessions]
+        if lines:
+            use = "no server" if found.is_free else "in use by a server"
+            print(f"{found.place.root_dir}  ({use}; {found.place.folder})")
+            print("\n".join(f"  {line}" for line in lines))
+        shown += len(lines)
+    if not shown and not problems:
         print("No sessions and no kernels are kept.")
-    return OK
+    return _tell(problems)
 
 
-def _kernel(kernel: KeptKernel) -> str:
+def _told(kernel: KeptKernel) -> str:
     return f"{kernel.record.kernel_name} kernel {kernel.record.kernel_id} pid {kernel.process.pid}"
+
+
+def _tell(problems: Iterable[str]) -> int:
+    """Print what could not be done, and return the exit code."""
+    code = OK
+    for problem in problems:
+        print(f"jupyter sessions: {problem}", file=sys.stderr)
+        code = FAILED
+    return code
 
 
 # -------------------------------------------------------------------------- stop
@@ -120,44 +137,37 @@ def _kernel(kernel: KeptKernel) -> str:
 
 def _stop(state_dir: Path, ids: set[str] | None) -> int:
     """End kept kernels; those of a running server are its own to end."""
-    code, ended, found = OK, 0, set[str]()
-    for place in known_places(state_dir):
-        with _unused(place) as lease:
-            snapshot = _read(place, lease)
-            kept = [k for k in _kept(place, snapshot) if _is_meant(k, ids)]
-            found |= {i for k in kept for i in _ids(k)}
-            if not kept:
-                continue
-            if lease is None:
-                print(
-                    f"{place.root_dir}: its {len(kept)} kernels belong to a running server; "
-                    "end them there, or stop it first (jupyter server stop).",
-                    file=sys.stderr,
-                )
-                code = FAILED
-                continue
-            print(f"{place.root_dir}: ending {len(kept)} kernels ...", flush=True)
-            left = _end(kept)
-            gone = [k for k in kept if k not in left]
-            ended += len(gone)
-            for kernel in left:
-                print(f"{_kernel(kernel)} could not be ended", file=sys.stderr)
-                code = FAILED
-            _record(place, gone)
-    unknown = sorted((ids or set()) - found)
-    if unknown:
-        print(f"No kept kernel belongs to: {', '.join(unknown)}", file=sys.stderr)
-        code = FAILED
-    print(f"Ended {ended} kernels.")
+    problems: list[str] = []
+    ended, known, asleep = 0, set[str](), set[str]()
+    for found in _workspaces(state_dir, problems):
+        asleep |= {s.session_id for s in found.snapshot.sessions}
+        kept = [k for k in found.kernels if ids is None or ids & k.ids]
+        known |= {i for k in kept for i in k.ids}
+        if not kept:
+            continue
+        root = found.place.root_dir
+        if not found.is_free:
+            problems.append(
+                f"{root}: {len(kept)} kernel(s) belong to a running server; end them there, or "
+                "stop it first (jupyter server stop)"
+            )
+            continue
+        print(f"{root}: ending {len(kept)} kernel(s) ...", flush=True)
+        left = _end(kept)
+        gone = [k for k in kept if k not in left]
+        ended += len(gone)
+        problems += [f"{_told(kernel)} could not be ended" for kernel in left]
+        try:
+            _record(found.place, gone)
+        except StoreUnavailableError as error:
+            problems.append(str(error))
+    for unknown in sorted((ids or set()) - known):
+        why = "has no running kernel" if unknown in asleep else "is no kept session or kernel"
+        problems.append(f"{unknown} {why}")
+    code = _tell(problems)
+    if ended or code == OK:
+        print(f"Ended {ended} kernel(s).")
     return code
-
-
-def _is_meant(kernel: KeptKernel, ids: set[str] | None) -> bool:
-    return ids is None or bool(ids & _ids(kernel))
-
-
-def _ids(kernel: KeptKernel) -> set[str]:
-    return {kernel.record.kernel_id, *(s.session_id for s in kernel.sessions)}
 
 
 def _end(kernels: Iterable[KeptKernel]) -> list[KeptKernel]:
@@ -222,33 +232,45 @@ def _record(place: Place, gone: Iterable[KeptKernel]) -> None:
 # -------------------------------------------------------------------------- the state
 
 
-@contextlib.contextmanager
-def _unused(place: Place) -> Iterator[Lease | None]:
-    """Hold a workspace's lease, or yield ``None`` when a server has it."""
-    lease = Lease.take(place.folder)
-    try:
-        yield lease
-    finally:
-        if lease is not None:
-            lease.release()
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One workspace as it is found; while it is looked at, its lease is held if it is free."""
+
+    place: Place
+    is_free: bool
+    snapshot: Snapshot
+    kernels: tuple[KeptKernel, ...]
 
 
-def _read(place: Place, lease: Lease | None) -> Snapshot:
-    """Read a workspace; one that a server uses is only looked at."""
-    store = store_of(place)
-    if not os.path.exists(place.database):
-        return Snapshot()
-    try:
-        return store.open() if lease else store.peek()
-    except StoreUnavailableError as error:
-        print(f"{place.key}: {error}", file=sys.stderr)
-        return Snapshot()
+def _workspaces(state_dir: Path, problems: list[str]) -> Iterator[Found]:
+    """Yield every workspace; what is wrong with one is added to ``problems``."""
+    for place in known_places(state_dir):
+        try:
+            prepare(place)
+            lease = Lease.take(place.folder)
+        except (SessionsError, OSError) as error:
+            problems.append(str(error))
+            continue
+        try:
+            snapshot = Snapshot()
+            if os.path.exists(place.database):
+                try:
+                    store = store_of(place)
+                    snapshot = store.open() if lease else store.peek()
+                except SessionsError as error:
+                    # Its kernels are found all the same, by the mark that they carry.
+                    problems.append(str(error))
+                    snapshot = Snapshot(kernels=tuple(rebuilt(place.key)))
+            yield Found(place, lease is not None, snapshot, _kept(place, snapshot))
+        finally:
+            if lease is not None:
+                lease.release()
 
 
-def _kept(place: Place, snapshot: Snapshot) -> list[KeptKernel]:
+def _kept(place: Place, snapshot: Snapshot) -> tuple[KeptKernel, ...]:
     """Return the recorded kernels that run on this host, half-started ones included."""
-    processes = observe(snapshot.kernels, place.key)
-    return [
+    processes = observe(snapshot.kernels)
+    return tuple(
         KeptKernel(
             kernel,
             processes[kernel.kernel_id],
@@ -260,7 +282,7 @@ def _kept(place: Place, snapshot: Snapshot) -> list[KeptKernel]:
         )
         for kernel in snapshot.kernels
         if kernel.kernel_id in processes
-    ]
+    )
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ class StoreUnavailableError(SessionsError, OSError):
     :ivar location: the database's path
     """
 
-    advice = "Free space or mend the file's permissions, then try again."
+    advice = "Free space or mend the file's permissions, then try again"
 
     def __init__(self, location: str, reason: str) -> None:
         super().__init__(
             f"The session state in {location} cannot be used ({reason}). Nothing was changed. "
-            + self.advice
+            f"{self.advice}"
         )
         self.location = location
         self.reason = reason
@@ -27,7 +27,16 @@ class StoreUnavailableError(SessionsError, OSError):
 class StoreCorruptError(StoreUnavailableError):
     """The file is not a readable database."""
 
-    advice = "Restart the server: it moves the file aside and begins a new one."
+    advice = "Restart the server: it moves the file aside and begins a new one"
+
+
+class StoreGoneError(StoreUnavailableError):
+    """The file was deleted, or replaced by another, while it was open."""
+
+    advice = "Restart the server: it begins a new one, with the kernels that run"
+
+    def __init__(self, location: str) -> None:
+        super().__init__(location, "the file was deleted or replaced")
 
 
 class ValueRefusedError(SessionsError, ValueError):

@@ -54,6 +54,8 @@ class Lease:
                 connection.close()
             if "locked" in str(error):
                 return None
+            if not path.exists():
+                raise FileNotFoundError(path) from error
             raise OSError(f"no lease in {folder}: {error}") from error
         if not path.exists():  # a server that merged this folder has just removed it
             connection.close()
@@ -99,11 +101,8 @@ def places(state_dir: Path, root_dir: str, database: str | None) -> Iterator[Pla
         suffix = "" if number == 1 else f"-{number}"
         key = f"{name}-{digest[:12]}{suffix}"
         folder = state_dir / key
-        if database:
-            path = Path(subject)
-            file = str(path.with_name(f"{path.stem}{suffix}{path.suffix}"))
-        else:
-            file = str(folder / "sessions.sqlite")
+        # A sibling's database is in its folder: beside the user's file there may be others.
+        file = subject if database and number == 1 else str(folder / "sessions.sqlite")
         yield Place(key=key, folder=folder, root_dir=root_dir, database=file)
 
 
@@ -134,7 +133,7 @@ def prepare(place: Place) -> None:
         _check(folder, tighten=0o700, refused=stat.S_IWGRP | stat.S_IWOTH)
     database = Path(place.database)
     own = database.parent == place.folder
-    for path in (database, Path(f"{database}-wal"), Path(f"{database}-shm")):
+    for path in (database, *(Path(f"{database}-{part}") for part in ("wal", "shm", "journal"))):
         if path.exists() or path.is_symlink():
             # A file that stock wrote may be group-writable by the umask: it is tightened.
             refused = stat.S_IWOTH | (stat.S_IWGRP if own else 0)
@@ -155,8 +154,6 @@ def describe(place: Place) -> None:
 
 def discard(place: Place) -> None:
     """Remove a place whose state has moved elsewhere. Its lease must be held, and goes with it."""
-    for suffix in ("", "-wal", "-shm"):
-        Path(place.database + suffix).unlink(missing_ok=True)
     shutil.rmtree(place.folder, ignore_errors=True)
 
 

@@ -7,6 +7,7 @@ import functools
 import os
 import platform
 import sys
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
@@ -29,13 +30,18 @@ _PROC = sys.platform == "linux" and os.path.isdir("/proc/self")
 
 @functools.cache
 def machine_id() -> str:
-    """Return what tells this host from others that may share its home folders."""
+    """Return what tells this host from others that may share its home folders.
+
+    Not its name, which may change with the network.
+    """
     for path in ("/etc/machine-id", "/var/lib/dbus/machine-id"):
         with contextlib.suppress(OSError):
             text = Path(path).read_text("ascii", "replace").strip()
             if text:
-                return f"{text}:{platform.node()}"
-    return platform.node() or "localhost"
+                return text
+    node = uuid.getnode()
+    is_random = bool(node >> 40 & 1)
+    return platform.node() or "localhost" if is_random else f"{node:012x}"
 
 
 @functools.cache
@@ -109,27 +115,27 @@ def environment(pid: int) -> dict[str, str]:
         return {}
 
 
-def find_processes(connection_files: Mapping[str, str], mark: str) -> dict[str, int]:
+def find_processes(connection_files: Mapping[str, str]) -> dict[str, int]:
     """Look kernels up in the process table.
 
-    :param connection_files: kernel ids by the path of their connection file
-    :param mark: the workspace's mark: a kernel that carries it with its id counts too
-    :returns: the pid of each kernel that was found
+    A process counts as a kernel only if it has the kernel's connection file on its command line,
+    as a console that is connected to it has too, and the kernel's mark in its environment, as
+    whatever the kernel started has too.
+
+    :param connection_files: kernel ids by the real path of their connection file
+    :returns: the pid of each kernel that was found; of several, the one that started first
     """
-    found: dict[str, int] = {}
-    wanted = set(connection_files.values())
+    found: dict[str, tuple[float, int]] = {}
     for process in _own_session_leaders():
         with contextlib.suppress(psutil.Error, OSError):
-            kernel_id = next(
-                (connection_files[part] for part in process.cmdline() if part in connection_files),
-                None,
-            )
-            if kernel_id is None:
-                key, _, marked = environment(process.pid).get(KERNEL_MARK, "").partition(":")
-                kernel_id = marked if key == mark and marked in wanted else None
-            if kernel_id is not None:
-                found[kernel_id] = process.pid
-    return found
+            for part in process.cmdline():
+                kernel_id = connection_files.get(part)
+                marked = environment(process.pid).get(KERNEL_MARK, "") if kernel_id else ""
+                if kernel_id and marked.endswith(f":{kernel_id}"):
+                    candidate = (process.create_time(), process.pid)
+                    found[kernel_id] = min(candidate, found.get(kernel_id, candidate))
+                    break
+    return {kernel_id: pid for kernel_id, (_, pid) in found.items()}
 
 
 def find_marked(mark: str) -> Iterator[tuple[str, int, str]]:

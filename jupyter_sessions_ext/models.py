@@ -91,7 +91,7 @@ class KernelRecord:
     launch: Mapping[str, Any] = field(default_factory=dict, repr=False)
     """The JSON-safe arguments that started it, without its environment."""
     provisioner: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """What a provisioner other than the local one needs to find its kernel again."""
+    """What a provisioner other than the plain local one needs to find its kernel again."""
     process: ProcessIdentity | None = None
     intent: SessionRecord | None = None
     """The session that it is started for, until that session is committed."""
@@ -99,6 +99,11 @@ class KernelRecord:
     last_activity: datetime = field(default_factory=now)
     started_at: datetime = field(default_factory=now)
     adoptions: int = 0
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is no process of this host, so that only its provisioner can tell of it."""
+        return bool(self.provisioner) and self.process is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,14 +7,22 @@ import contextlib
 import logging
 import os
 import platform
+import shlex
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .errors import SchemaTooNewError, StateRefusedError, StoreCorruptError, StoreUnavailableError
-from .folder import Lease, Place, describe, discard, places, prepare
+from jupyter_core.paths import jupyter_data_dir
+
+from .errors import (
+    SessionsError,
+    StateRefusedError,
+    StoreCorruptError,
+    StoreUnavailableError,
+)
+from .folder import STATE_DIR, Lease, Place, describe, discard, places, prepare
 from .host import POSIX, identify, is_on_network, machine_id
 from .models import (
     Change,
@@ -62,8 +70,8 @@ class Workspace:
         """Its state folder; ``None`` when nothing is kept."""
         self.keeps_kernels = False
         """Whether kernel processes outlive this server."""
-        self.records_lost = False
-        """Whether the store was begun anew, so that kernels without a record may run."""
+        self.lost: set[str] = set()
+        """Keys of places whose records are lost, so that kernels without a record may run."""
         self.closing = False
         self.log = log
         self._lease: Lease | None = None
@@ -112,7 +120,7 @@ class Workspace:
     def _report(self, error: StoreUnavailableError) -> None:
         """Log the first of a row of failures."""
         if not self._failing:
-            self.log.error("%s Until then changes are refused with status 503.", error)
+            self.log.error("%s. Until then changes are refused with status 503.", error)
         self._failing = True
 
     def note(self, build: Callable[[], Change]) -> None:
@@ -156,6 +164,7 @@ class Workspace:
                 kernels=(
                     replace(
                         kernel,
+                        phase=kernel.phase if known.phase is KernelPhase.STARTING else known.phase,
                         intent=known.intent,
                         started_at=known.started_at,
                         adoptions=known.adoptions,
@@ -180,6 +189,17 @@ class Workspace:
                     )
                 )
             )
+
+    def not_stopping(self, kernel_id: str) -> None:
+        """Note that a kernel could not be ended, and is no remnant."""
+
+        def build() -> Change:
+            kernel = self.registry.kernels.get(kernel_id)
+            if kernel is None:
+                return Change()
+            return Change(kernels=(replace(kernel, phase=KernelPhase.RUNNING),))
+
+        self.note(build)
 
     def kernel_gone(self, kernel_id: str, reason: str) -> None:
         """Note that a kernel has ended: its sessions turn dormant."""
@@ -218,6 +238,14 @@ class Workspace:
         finally:
             self._deleting.discard(session_id)
 
+    @property
+    def stop_command(self) -> str:
+        """What ends the kernels that are kept here, those of other root folders included."""
+        where = self.place.folder.parent if self.place else Path()
+        default = Path(jupyter_data_dir(), STATE_DIR)
+        option = "" if where == default else f" --state-dir {shlex.quote(str(where))}"
+        return f"jupyter sessions stop --all{option}"
+
     # ------------------------------------------------------------------ start and stop
 
     def open(self, root_dir: str) -> None:
@@ -231,7 +259,7 @@ class Workspace:
         self._is_open = True
         try:
             self._open(Path(self._state_dir), root_dir, self._database)
-        except (SchemaTooNewError, StateRefusedError, StoreUnavailableError, OSError) as error:
+        except (SessionsError, OSError) as error:
             self.log.error(
                 "jupyter_sessions_ext keeps nothing in this run: %s. Sessions and kernels end "
                 "with the server; those kept before are left as they are.",
@@ -244,9 +272,11 @@ class Workspace:
     def _open(self, state_dir: Path, root_dir: str, database: str | None) -> None:
         candidates = list(places(state_dir, root_dir, database))
         for place in candidates:
-            with contextlib.suppress(FileNotFoundError):  # another server is just merging it
-                prepare(place)
+            prepare(place)
+            try:
                 self._lease = Lease.take(place.folder)
+            except FileNotFoundError:
+                continue  # another server has just merged it
             if self._lease is not None:
                 self.place = place
                 break
@@ -254,6 +284,7 @@ class Workspace:
             raise StateRefusedError(str(state_dir), "every workspace of this root folder is in use")
         describe(place)
         self.registry.load(self._open_store(place))
+        self.log.info("Sessions are kept in %s.", place.folder)
         if place is not candidates[0]:
             self.log.warning(
                 "Another server uses workspace %s; this one has its own, %s.",
@@ -281,7 +312,8 @@ class Workspace:
                 place.folder,
             )
         database = Path(place.database)
-        self.records_lost = not database.exists() or database.stat().st_size == 0
+        if _is_missing(database):
+            self.lost.add(place.key)
         self.store = store_of(place)
         own = database.parent == place.folder
         try:
@@ -293,11 +325,13 @@ class Workspace:
         except StoreCorruptError as error:
             aside = _move_aside(database)
             self.log.error(
-                "%s. It was moved to %s; sessions begin anew with the kernels that still run.",
-                error,
+                "%s is not a readable database (%s). It was moved to %s; sessions begin anew with "
+                "the kernels that still run.",
+                place.database,
+                error.reason,
                 aside,
             )
-            self.records_lost = True
+            self.lost.add(place.key)
             return self.store.open()
 
     def _merge(self, siblings: Iterable[Place]) -> None:
@@ -305,7 +339,7 @@ class Workspace:
         for place in siblings:
             if not place.folder.is_dir():
                 continue
-            with contextlib.suppress(StateRefusedError, StoreUnavailableError, OSError, ValueError):
+            try:
                 prepare(place)
                 lease = Lease.take(place.folder)
                 if lease is None:
@@ -314,8 +348,15 @@ class Workspace:
                     self._merge_one(place)
                 finally:
                     lease.release()
+            except StoreCorruptError as error:
+                self.lost.add(place.key)
+                self.log.error("%s. It is left there; its kernels are taken over.", error)
+            except (SessionsError, OSError) as error:
+                self.log.error("What another server left is not taken over: %s", error)
 
     def _merge_one(self, place: Place) -> None:
+        if _is_missing(Path(place.database)):
+            self.lost.add(place.key)
         store = store_of(place)
         left = store.open()
         sessions, kernels = self.registry.sessions, self.registry.kernels
@@ -375,6 +416,10 @@ def new_kernel(kernel_id: str, kernel_name: str, connection_file: str) -> Kernel
         machine=machine_id(),
         connection_file=connection_file,
     )
+
+
+def _is_missing(database: Path) -> bool:
+    return not database.exists() or database.stat().st_size == 0
 
 
 def _move_aside(database: Path) -> Path:

@@ -309,23 +309,28 @@ def connection_file(tmp_path: Path) -> str:
     return str(path)
 
 
-def test_a_kernel_is_found_by_the_connection_file_in_its_command_line(
+def test_a_kernel_is_found_by_its_connection_file_and_its_mark(
     connection_file: str, mark: str
 ) -> None:
-    with waiting("-f", connection_file) as kernel:
-        found = find_processes({connection_file: "k", f"{connection_file}.other": "l"}, mark)
+    with waiting("-f", connection_file, env={KERNEL_MARK: f"{mark}:k"}) as kernel:
+        found = find_processes({connection_file: "k", f"{connection_file}.other": "l"})
         assert found == {"k": kernel.pid}
 
 
-def test_a_kernel_is_found_by_its_mark(connection_file: str, mark: str) -> None:
-    with waiting(env={KERNEL_MARK: f"{mark}:k"}) as kernel:
-        assert find_processes({connection_file: "k"}, mark) == {"k": kernel.pid}
+def test_a_console_that_is_connected_to_a_kernel_is_not_taken_for_it(connection_file: str) -> None:
+    with waiting("console", "--existing", connection_file):
+        assert find_processes({connection_file: "k"}) == {}
 
 
-@pytest.mark.parametrize("other", ["another:k", "{mark}:unknown", "{mark}", "{mark}-2:k", ""])
+def test_what_a_kernel_started_is_not_taken_for_it(connection_file: str, mark: str) -> None:
+    with waiting("1234", env={KERNEL_MARK: f"{mark}:k"}):
+        assert find_processes({connection_file: "k"}) == {}
+
+
+@pytest.mark.parametrize("other", ["{mark}:unknown", "{mark}", "k", ""])
 def test_a_kernel_of_another_mark_is_not_found(connection_file: str, mark: str, other: str) -> None:
-    with waiting(env={KERNEL_MARK: other.format(mark=mark)}):
-        assert find_processes({connection_file: "k"}, mark) == {}
+    with waiting("-f", connection_file, env={KERNEL_MARK: other.format(mark=mark)}):
+        assert find_processes({connection_file: "k"}) == {}
 
 
 def test_what_a_kernel_forks_is_not_taken_for_it(connection_file: str, mark: str) -> None:
@@ -333,15 +338,16 @@ def test_what_a_kernel_forks_is_not_taken_for_it(connection_file: str, mark: str
     with (
         waiting("-f", connection_file, env=env) as kernel,
         waiting("-f", connection_file, env=env, new_session=False),
+        waiting("-f", connection_file, env=env),  # one that made a session of its own, later
     ):
-        assert find_processes({connection_file: "k"}, mark) == {"k": kernel.pid}
+        assert find_processes({connection_file: "k"}) == {"k": kernel.pid}
 
 
 def test_a_kernel_that_ended_is_not_found(connection_file: str, mark: str) -> None:
-    with waiting("-f", connection_file) as kernel:
+    with waiting("-f", connection_file, env={KERNEL_MARK: f"{mark}:k"}) as kernel:
         kernel.kill()
         os.waitid(os.P_PID, kernel.pid, os.WEXITED | os.WNOWAIT)
-        assert find_processes({connection_file: "k"}, mark) == {}
+        assert find_processes({connection_file: "k"}) == {}
 
 
 def test_a_marked_kernel_is_found_without_its_record(connection_file: str, mark: str) -> None:

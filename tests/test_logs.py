@@ -30,7 +30,7 @@ def test_a_long_log_keeps_its_end_and_goes_on_while_its_kernel_writes(tmp_path: 
         kernel.wait()
     assert log.stat().st_size > LOG_LIMIT
     with log.open("ab") as still_open:
-        trim(tmp_path, {"k"})
+        trim(tmp_path, {"kernel-k.log"})
         assert log.stat().st_size <= LOG_LIMIT
         still_open.write(b"after\n")
     lines = log.read_text().splitlines()
@@ -42,7 +42,7 @@ def test_a_long_log_keeps_its_end_and_goes_on_while_its_kernel_writes(tmp_path: 
 def test_a_short_log_is_left_as_it_is(tmp_path: Path) -> None:
     log = tmp_path / "kernel-k.log"
     log.write_text("a line\n")
-    trim(tmp_path, {"k"})
+    trim(tmp_path, {"kernel-k.log"})
     assert log.read_text() == "a line\n"
 
 
@@ -53,7 +53,7 @@ def test_only_the_old_logs_of_kernels_that_are_gone_are_removed(tmp_path: Path) 
     long_ago = time.time() - LOG_RETENTION - 60
     for name in ("runs", "gone"):
         os.utime(logs[name], (long_ago, long_ago))
-    trim(tmp_path, {"runs"})
+    trim(tmp_path, {"kernel-runs.log"})
     assert sorted(log.name for log in tmp_path.iterdir()) == [
         "kernel-just-gone.log",
         "kernel-runs.log",

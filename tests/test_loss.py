@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import shutil
 import signal
 import sqlite3
@@ -553,18 +554,21 @@ def test_stop_ends_kept_kernels_and_only_when_no_server_has_them(
     server.terminate()
     assert run_cli(home, "stop").returncode == 2
     one = run_cli(home, "stop", second["id"])
-    assert (one.returncode, one.stdout.splitlines()[-1]) == (0, "Ended 1 kernels.")
+    assert (one.returncode, one.stdout.splitlines()[-1]) == (0, "Ended 1 kernel(s).")
     assert len(kernel_processes(home)) == 1
     every = run_cli(home, "stop", "--all")
-    assert (every.returncode, every.stdout.splitlines()[-1]) == (0, "Ended 1 kernels.")
+    assert (every.returncode, every.stdout.splitlines()[-1]) == (0, "Ended 1 kernel(s).")
     assert kernel_processes(home) == []
     assert not list(home.runtime_dir.glob("kernel-*.json"))
     assert not list(state_folder(home).glob("logs/*"))
     left = [path for path in home.path.rglob("*") if path.is_file()]
     assert not [path for path in left for key in keys if key in path.read_bytes()]
     assert "dormant" in run_cli(home, "list").stdout
-    unknown = run_cli(home, "stop", "no-such-id")
-    assert (unknown.returncode, "no-such-id" in unknown.stderr) == (1, True)
+    unknown = run_cli(home, "stop", "no-such-id", first["id"])
+    assert unknown.returncode == 1
+    assert "no-such-id is no kept session or kernel" in unknown.stderr
+    assert f"{first['id']} has no running kernel" in unknown.stderr
+    assert run_cli(home, "--state-dir", str(home.path / "missing"), "list").returncode == 2
 
     server.start()
     assert sessions(server) == []
@@ -580,6 +584,30 @@ def test_stop_ends_a_kernel_that_ignores_everything_but_sigkill(home: Home, serv
     assert run_cli(home, "stop", "--all").returncode == 0
     assert kernel_processes(home) == []
     assert identify(process.pid) is None
+
+
+def test_stop_ends_kernels_whose_records_cannot_be_read(home: Home, server: Server) -> None:
+    new_session(server)
+    server.kill()
+    (state_folder(home) / "sessions.sqlite").write_bytes(b"garbage" * 10_000)
+    listed = run_cli(home, "list")
+    assert (listed.returncode, "(no session)" in listed.stdout) == (1, True)
+    stopped = run_cli(home, "stop", "--all")
+    assert (stopped.returncode, "cannot be used" in stopped.stderr) == (1, True)
+    assert "Ended 1 kernel(s)." in stopped.stdout
+    assert kernel_processes(home) == []
+
+
+def test_the_command_that_the_log_names_ends_the_kernels(
+    home: Home, server_factory: Callable[..., Server], tmp_path: Path
+) -> None:
+    state = tmp_path / "my state"
+    with server_factory(args=[f"--SessionsApp.state_dir={state}"]) as server:
+        new_session(server)
+        server.terminate()
+        command = shlex.split(server.log.rpartition("To end all that are kept: ")[2].strip())
+        assert run_cli(home, *command[2:]).stdout.splitlines()[-1] == "Ended 1 kernel(s)."
+        assert kernel_processes(home) == []
 
 
 def test_no_key_and_no_environment_value_is_logged_or_answered(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
+import httpx
 import psutil
 import pytest
 from servers import Home, Server, execute_request, kernel_processes, wait_until
@@ -364,3 +366,81 @@ def test_the_users_own_manager_classes_are_kept_and_go_on_working(
         assert server.execute(session["kernel"]["id"], code) == "1\n"
         assert server.delete(f"/api/sessions/{session['id']}").status_code == 204
         assert kernel_processes(home) == []
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.005, 0.01, 0.03, 0.1])
+def test_no_kernel_outlives_a_server_that_ends_them_in_the_middle_of_a_start(
+    home: Home, server_factory: Callable[..., Server], offset: float
+) -> None:
+    with server_factory(args=["--SessionsApp.kernels_on_stop=shutdown"]) as server:
+        sent = threading.Event()
+
+        def post() -> None:
+            sent.set()
+            with contextlib.suppress(httpx.TransportError):
+                server.post("/api/sessions", {"path": "a.ipynb", "type": "notebook", **KERNEL})
+
+        thread = threading.Thread(target=post)
+        thread.start()
+        sent.wait()
+        threading.Event().wait(offset)  # where in the start the signal comes is what varies
+        assert server.terminate() == 0
+        thread.join()
+        assert kernel_processes(home) == []
+
+
+def test_a_session_deleted_while_its_kernel_is_being_changed_stays_deleted(
+    home: Home, server: Server
+) -> None:
+    session = new_session(server)
+    url = f"/api/sessions/{session['id']}"
+    with ThreadPoolExecutor(2) as pool:
+        changing = pool.submit(server.patch, url, {"kernel": {"name": "python3"}})
+        wait_until(lambda: len(kernel_processes(home)) == 2, 10, "the other kernel started")
+        deleted = server.delete(url).status_code
+        changed = changing.result().status_code
+    assert (deleted, changed in (200, 404)) == (204, True)
+    wait_until(lambda: kernel_processes(home) == [], 10, "no kernel was left")
+    server.restart()
+    assert sessions(server) == []
+    assert server.get("/api/kernels").json() == []
+
+
+@pytest.mark.parametrize("body", [{"name": 5}, {"path": 5}, {"type": []}, {"path": "a\0b"}])
+def test_what_is_no_text_is_refused_and_the_next_server_starts(
+    server: Server, body: dict[str, Any]
+) -> None:
+    session = new_session(server)
+    reply = server.patch(f"/api/sessions/{session['id']}", body)
+    assert (reply.status_code, next(iter(body)) in reply.json()["message"]) == (400, True)
+    full = {"path": "b.ipynb", "type": "notebook", "name": "b", **body}
+    assert server.post("/api/sessions", full).status_code == 400
+    server.restart()
+    assert [(s["id"], s["path"]) for s in sessions(server)] == [(session["id"], "a.ipynb")]
+
+
+@pytest.mark.parametrize("kernel_id", ["a/b", "../../x", "x" * 300, "\ud800"])
+def test_a_kernel_id_that_cannot_be_used_is_refused(
+    home: Home, server: Server, kernel_id: str
+) -> None:
+    body = {"path": "a.ipynb", "type": "notebook", "kernel": {"id": kernel_id}}
+    content = json.dumps(body).encode()
+    assert server.request("POST", "/api/sessions", content=content).status_code == 400
+    assert sessions(server) == []
+    assert kernel_processes(home) == []
+
+
+def test_a_daemon_that_a_kernel_started_is_never_taken_for_the_kernel(
+    home: Home, server: Server
+) -> None:
+    session = new_session(server)
+    kernel_id = session["kernel"]["id"]
+    code = "import subprocess; p = subprocess.Popen(['cat'], stdin=subprocess.PIPE, "
+    daemon = int(server.execute(kernel_id, code + "start_new_session=True); print(p.pid)"))
+    os.kill(daemon, signal.SIGSTOP)  # it does not notice that its input ends with the kernel
+    server.kill()
+    kernel_process(home, kernel_id).kill()
+    server.start()
+    assert sessions(server) == []
+    assert new_session(server)["id"] == session["id"]
+    assert psutil.Process(daemon).status() == psutil.STATUS_STOPPED

@@ -423,7 +423,7 @@ def messages(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
 def test_what_was_committed_is_there_for_the_next_server(open_workspace: Opens) -> None:
     first = open_workspace()
     assert first.keeps_kernels
-    assert first.records_lost, "there was no file"
+    assert first.lost, "there was no file"
     first.commit_now(Change(sessions=(SESSION,), kernels=(KERNEL,)))
     place = place_of(first)
     first.close()
@@ -434,7 +434,7 @@ def test_what_was_committed_is_there_for_the_next_server(open_workspace: Opens) 
     assert place_of(second) == place
     assert second.registry.sessions == {"s": SESSION}
     assert second.registry.kernels == {"k": KERNEL}
-    assert not second.records_lost
+    assert not second.lost
 
 
 def test_a_workspace_is_opened_once(open_workspace: Opens) -> None:
@@ -729,7 +729,7 @@ async def test_a_file_of_ours_that_is_corrupt_is_moved_aside_and_begun_anew(
     corrupt(kept, garbage)
     opened = open_workspace()
     assert place_of(opened) == kept
-    assert opened.records_lost
+    assert opened.lost
     assert opened.keeps_kernels
     [message] = messages(caplog, logging.ERROR)
     [aside] = kept.folder.glob("sessions.sqlite.corrupt-*")
@@ -770,7 +770,7 @@ def test_a_file_that_was_lost_is_begun_anew_and_kernels_are_looked_for(
     opened = open_workspace()
     assert place_of(opened) == kept
     assert opened.registry.sessions == {}
-    assert opened.records_lost
+    assert opened.lost
 
 
 @pytest.mark.asyncio
@@ -784,7 +784,7 @@ async def test_a_deleted_file_is_known_as_lost_to_the_next_server(
         await first.transact(add(SESSION))
     await first.stopped()
     first.close()
-    assert open_workspace().records_lost
+    assert open_workspace().lost
 
 
 def discard_database(place: Place) -> None:

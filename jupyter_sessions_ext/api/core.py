@@ -21,6 +21,10 @@ def _refusal(error: BaseException | None) -> web.HTTPError | None:
 class _AnswersRefusals:
     """Keeps a refusal what it is where jupyter_server's handlers make a 500 or 501 of any error."""
 
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        if _refusal(value) is None:  # the workspace has logged the first of them
+            super().log_exception(typ, value, tb)  # type: ignore[misc]
+
     def send_error(self, status_code: int = 500, **kwargs: Any) -> None:
         refusal = _refusal(kwargs.get("exc_info", (None, None, None))[1])
         if refusal is not None:

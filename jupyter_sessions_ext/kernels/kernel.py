@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import uuid
 from concurrent.futures import Future
 from datetime import datetime
@@ -23,7 +22,7 @@ from traitlets import Instance, Unicode
 from ..errors import AdoptionError, KernelGoneError, StoreUnavailableError
 from ..host import KERNEL_MARK, environment, identify, machine_id
 from ..models import KernelPhase, KernelRecord
-from .process import AdoptedProcess, signal_group
+from .process import AdoptedProcess
 from .provisioner import durable
 
 if TYPE_CHECKING:
@@ -79,15 +78,15 @@ class DurableKernelMixin(AsyncKernelManager):
     async def _async_post_start_kernel(self, **kwargs: Any) -> None:
         if self.workspace.keeps_kernels:
             # Before anything else: the process exists, and a crash must find it recorded.
-            record = await self._record()
             try:
-                await self.workspace.running(record)
-            except StoreUnavailableError:
+                await self.workspace.running(await self._record())
+            except Exception as error:
                 if self.kernel_id not in self.parent:  # type: ignore[operator]
-                    # A first start: nobody has seen it yet.
-                    if record.process is not None:
-                        signal_group(record.process, signal.SIGKILL)
+                    assert self.provisioner is not None
+                    await self.provisioner.kill()  # a first start: nobody has seen it yet
                     raise
+                if not isinstance(error, StoreUnavailableError):  # which is logged
+                    self.log.exception("The restart of kernel %s is not recorded", self.kernel_id)
         await super()._async_post_start_kernel(**kwargs)
 
     post_start_kernel = _async_post_start_kernel
@@ -95,7 +94,7 @@ class DurableKernelMixin(AsyncKernelManager):
     async def _record(self) -> KernelRecord:
         provisioner = self.provisioner
         assert provisioner is not None
-        local = isinstance(provisioner, LocalProvisioner)
+        plain = type(provisioner) is durable(LocalProvisioner)
         pid = provisioner.pid if isinstance(provisioner, LocalProvisioner) else None
         return KernelRecord(
             kernel_id=self.kernel_id,
@@ -105,7 +104,7 @@ class DurableKernelMixin(AsyncKernelManager):
             connection_file=self.connection_file,
             connection=dict(self.get_connection_info()),
             launch={k: v for k, v in (self._launch_args or {}).items() if _is_kept(k, v)},
-            provisioner={} if local else await provisioner.get_provisioner_info(),
+            provisioner={} if plain else await provisioner.get_provisioner_info(),
             process=identify(pid) if pid else None,
         )
 
@@ -122,6 +121,8 @@ class DurableKernelMixin(AsyncKernelManager):
         """
         self.kernel_id = record.kernel_id
         self.load_connection_info(_connection(record))
+        if self.curve_publickey is None and self._requires_encryption():
+            raise AdoptionError(record.kernel_id, "transport_encryption is 'required'")
         self._connection_file_written = True  # ours: kept by a restart, removed at its end
         self._attempted_start = True  # else a restart answers through the future of this start
         pid = record.process.pid if record.process else None
@@ -147,15 +148,22 @@ class DurableKernelMixin(AsyncKernelManager):
         if not self.ready.done():
             self.ready.set_result(None)
 
+    def _requires_encryption(self) -> bool:
+        return getattr(self.parent, "transport_encryption", "disabled") == "required"
+
     def _provision_adopted(self, record: KernelRecord) -> None:
         provisioner = self.provisioner
         assert provisioner is not None
+        if record.provisioner:
+            self._load_provisioner(record)
         if isinstance(provisioner, LocalProvisioner):
             if record.process is None:
                 raise KernelGoneError(record.kernel_id, "its process is not known")
-            provisioner.pid = provisioner.pgid = record.process.pid
+            provisioner.pid = record.process.pid
             with contextlib.suppress(OSError):
-                provisioner.pgid = os.getpgid(record.process.pid)
+                # Only a group that it leads is its own to be signalled.
+                is_leader = os.getpgid(record.process.pid) == record.process.pid
+                provisioner.pgid = record.process.pid if is_leader else None
             provisioner.ip = self.ip
             provisioner.cwd = record.launch.get("cwd")
             provisioner.connection_info = self.get_connection_info()
@@ -163,14 +171,17 @@ class DurableKernelMixin(AsyncKernelManager):
             if self.cache_ports:
                 provisioner.ports_cached = True  # else a restart would choose new ports
                 LocalPortCache.instance().currently_used_ports.update(self.ports)
-            return
+
+    def _load_provisioner(self, record: KernelRecord) -> None:
+        provisioner = self.provisioner
+        assert provisioner is not None
         try:
             run_sync(provisioner.load_provisioner_info)(dict(record.provisioner))
-            ended = run_sync(provisioner.poll)()
+            ended = run_sync(provisioner.poll)() if record.is_elsewhere else None
         except Exception as error:
             self.forget()
             raise AdoptionError(record.kernel_id, repr(error)) from error
-        if ended is not None or not provisioner.has_process:
+        if ended is not None or (record.is_elsewhere and not provisioner.has_process):
             self.forget()
             raise KernelGoneError(record.kernel_id, "its provisioner says so")
 

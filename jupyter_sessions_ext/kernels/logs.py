@@ -43,19 +43,23 @@ class LogKeeper:
     async def _look(self) -> None:
         place = self._workspace.place
         if place is not None:
-            known = set(self._workspace.registry.kernels)
+            known = {
+                place.log_file(kernel_id).name for kernel_id in self._workspace.registry.kernels
+            }
             await asyncio.to_thread(trim, place.folder / "logs", known)
 
 
 def trim(folder: Path, known: set[str]) -> None:
-    """Shorten long logs, and remove old ones of kernels that are gone."""
+    """Shorten long logs, and remove old ones of kernels that are gone.
+
+    :param known: the names of the logs of kernels that are not
+    """
     for log in folder.glob("kernel-*.log"):
         with contextlib.suppress(OSError):
             status = log.stat()
             if status.st_size > LOG_LIMIT:
                 _shorten(log)
-            gone = log.stem.removeprefix("kernel-") not in known
-            if gone and time.time() - status.st_mtime > LOG_RETENTION:
+            if log.name not in known and time.time() - status.st_mtime > LOG_RETENTION:
                 log.unlink()
 
 

@@ -6,7 +6,9 @@ import asyncio
 import atexit
 import contextlib
 import os
+import re
 import signal
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextvars import ContextVar
 from dataclasses import replace
@@ -22,7 +24,8 @@ from tornado import web
 from tornado.ioloop import IOLoop
 from traitlets.utils.importstring import import_item
 
-from ..errors import StoreUnavailableError
+from ..errors import StoreUnavailableError, ValueRefusedError
+from ..host import is_running, machine_id
 from ..models import Change, KernelActivity, KernelPhase, KernelRecord, SessionRecord
 from ..workspace import Workspace, new_kernel
 from .kernel import DurableKernelMixin
@@ -40,11 +43,26 @@ STOP_TIMEOUT = 2.0
 """Seconds that a stopping server waits for each thing under way (it is killed after 10 s)."""
 
 
-class KernelIsStartingError(DuplicateKernelError, web.HTTPError):
-    """A kernel of the id that a client chose is just being started; status 409."""
+_KERNEL_ID = re.compile(r"[\w.:@+-]{1,100}", re.ASCII)
+_KERNEL_ID_IS = "1 to 100 letters, digits or any of . : @ + - _"
 
-    def __init__(self, kernel_id: str) -> None:
-        web.HTTPError.__init__(self, 409, f"Kernel is starting already: {kernel_id}")
+
+def _is_over(record: KernelRecord) -> bool:
+    """Tell whether a recorded kernel is known not to run."""
+    if record.machine != machine_id() or record.is_elsewhere:
+        return False
+    return record.process is None or not is_running(record.process)
+
+
+def _is_durable(kernel: Any) -> bool:
+    return isinstance(kernel, DurableKernelMixin)
+
+
+class KernelIdTakenError(DuplicateKernelError, web.HTTPError):
+    """The id that a client chose is that of another kernel; status 409."""
+
+    def __init__(self, kernel_id: str, why: str) -> None:
+        web.HTTPError.__init__(self, 409, f"Kernel {kernel_id} {why}")
 
 
 class DurableMappingMixin(AsyncMappingKernelManager):
@@ -61,7 +79,8 @@ class DurableMappingMixin(AsyncMappingKernelManager):
         self._recording_soon: object | None = None
         self._logs = LogKeeper(self.workspace)
         self._adopted: list[str] = []
-        self._starting: set[str] = set()
+        self._starting: dict[str, asyncio.Future[None]] = {}
+        self._stopping = False
         self.workspace.open(self.parent.root_dir if self.parent else self.root_dir)
         if self.workspace.place is not None:
             recover(self.workspace, self._adopt if self._can_adopt() else None)
@@ -110,27 +129,34 @@ class DurableMappingMixin(AsyncMappingKernelManager):
     ) -> str:
         """Start a kernel as the class behind does, under a reservation.
 
-        :raises tornado.web.HTTPError: 503, the reservation cannot be stored; nothing was started
-        :raises KernelIsStartingError: two clients chose one id at the same time
+        :raises tornado.web.HTTPError: 503, the reservation cannot be stored, or the server is
+            stopping; 400, the id that a client chose cannot be used; nothing was started
+        :raises KernelIdTakenError: it is starting, or runs without having been adopted
         """
         if not self.workspace.keeps_kernels or (kernel_id is not None and kernel_id in self):
             return await super().start_kernel(kernel_id=kernel_id, path=path, **kwargs)
         kernel_id = kernel_id or self.new_kernel_id(**kwargs)
+        if not _KERNEL_ID.fullmatch(kernel_id):
+            raise web.HTTPError(400, f"kernel id: {_KERNEL_ID_IS}")
         if kernel_id in self._starting:
-            raise KernelIsStartingError(kernel_id)
-        self._starting.add(kernel_id)
+            raise KernelIdTakenError(kernel_id, "is being started")
+        record = self.workspace.registry.kernels.get(kernel_id)
+        if record is not None and not _is_over(record):
+            raise KernelIdTakenError(kernel_id, "runs, but is not this server's")
+        self._starting[kernel_id] = asyncio.get_running_loop().create_future()
         try:
             return await self._start_reserved(kernel_id, path, kwargs)
         finally:
-            self._starting.discard(kernel_id)
+            self._starting.pop(kernel_id).set_result(None)
 
     async def _start_reserved(self, kernel_id: str, path: Any, kwargs: dict[str, Any]) -> str:
+        self._refuse_when_stopping()
         await self._reserve(kernel_id, kwargs.get("kernel_name"))
         try:
+            self._refuse_when_stopping()
             started = await super().start_kernel(kernel_id=kernel_id, path=path, **kwargs)
         except Exception as error:
-            self._drop_failed_starts()
-            self.workspace.kernel_gone(kernel_id, "its kernel did not start")
+            await self._undo_start(kernel_id)
             if isinstance(error, StoreUnavailableError):
                 raise web.HTTPError(503, str(error)) from error
             raise
@@ -138,6 +164,22 @@ class DurableMappingMixin(AsyncMappingKernelManager):
             self.workspace.kernel_gone(kernel_id, "")
         self._logs.start()
         return started
+
+    def _refuse_when_stopping(self) -> None:
+        if self._stopping:
+            raise web.HTTPError(503, "The server is stopping.")
+
+    async def _undo_start(self, kernel_id: str) -> None:
+        """Leave neither a process nor a record of a kernel that did not start to its end."""
+        if kernel_id in self._kernels:
+            with contextlib.suppress(Exception):
+                await super().shutdown_kernel(kernel_id, now=True)
+            self._kernels.pop(kernel_id, None)
+        self._drop_failed_starts()
+        record = self.workspace.registry.kernels.get(kernel_id)
+        if record is not None and record.process is not None:
+            signal_group(record.process, signal.SIGKILL)
+        self.workspace.kernel_gone(kernel_id, "its kernel did not start")
 
     async def _reserve(self, kernel_id: str, kernel_name: str | None) -> None:
         kernel_name = kernel_name or self.default_kernel_name
@@ -156,6 +198,8 @@ class DurableMappingMixin(AsyncMappingKernelManager):
             await self.workspace.reserve(record)
         except StoreUnavailableError as error:
             raise web.HTTPError(503, str(error)) from error
+        except ValueRefusedError as error:
+            raise web.HTTPError(400, f"This cannot be stored: {error}") from error
 
     def _drop_failed_starts(self) -> None:
         """Forget starts that failed: jupyter_client keeps them, and then shutdown_all raises."""
@@ -167,14 +211,16 @@ class DurableMappingMixin(AsyncMappingKernelManager):
         self, kernel_id: str, now: bool = False, restart: bool = False
     ) -> None:
         """End a kernel as the class behind does, and record that before it begins."""
-        record = self.workspace.registry.kernels.get(kernel_id) if kernel_id in self else None
-        if record is not None and not restart:
+        if kernel_id in self and not restart:
             await self.workspace.stopping([kernel_id])
         try:
             await super().shutdown_kernel(kernel_id, now=now, restart=restart)
         except Exception:
-            if record is not None and kernel_id in self:  # it goes on: it is no remnant
-                self.workspace.note(lambda: Change(kernels=(record,)))
+            if kernel_id in self and not restart:
+                if await self._kernels[kernel_id].is_alive():
+                    self.workspace.not_stopping(kernel_id)
+                else:
+                    self.remove_kernel(kernel_id)
             raise
         finally:
             await self.workspace.settled()
@@ -254,7 +300,21 @@ class DurableMappingMixin(AsyncMappingKernelManager):
             kernel_name=record.kernel_name,
             kernel_spec_manager=self.kernel_spec_manager,
         )
-        kernel.adopt(record)
+        try:
+            kernel.adopt(record)
+            self._take_charge(kernel, record)
+        except BaseException:
+            self._kernels.pop(kernel_id, None)
+            kernel.release()
+            raise
+        KERNEL_CURRENTLY_RUNNING_TOTAL.labels(type=kernel.kernel_name).inc()
+        if not self._initialized_culler:
+            self.initialize_culler()
+        self._adopted.append(kernel_id)
+        self._logs.start()
+
+    def _take_charge(self, kernel: Any, record: KernelRecord) -> None:
+        kernel_id = record.kernel_id
         self._kernels[kernel_id] = kernel
         self._kernel_connections[kernel_id] = 0
         self._kernel_ports[kernel_id] = kernel.ports
@@ -265,11 +325,6 @@ class DurableMappingMixin(AsyncMappingKernelManager):
         kernel.last_activity = record.last_activity
         self.last_kernel_activity = max(self.last_kernel_activity, record.last_activity)
         self.add_restart_callback(kernel_id, lambda: self._handle_kernel_died(kernel_id), "dead")
-        KERNEL_CURRENTLY_RUNNING_TOTAL.labels(type=kernel.kernel_name).inc()
-        if not self._initialized_culler:
-            self.initialize_culler()
-        self._adopted.append(kernel_id)
-        self._logs.start()
 
     def _probe(self, kernel_ids: Iterable[str]) -> None:
         """Ask adopted kernels, all at once, whether they are idle: only an idle one answers."""
@@ -299,9 +354,12 @@ class DurableMappingMixin(AsyncMappingKernelManager):
 
         It never raises: a server that is asked to stop must stop.
         """
-        atexit.unregister(self._end_at_exit)
+        self._stopping = True
+        started = [*self._starting.values(), *self._pending_kernels.values()]
+        if started:
+            await asyncio.wait(started, timeout=STOP_TIMEOUT)
+        self._drop_failed_starts()
         try:
-            self._drop_failed_starts()
             if self._keeps_on_stop:
                 await self._keep_all()
             else:
@@ -310,7 +368,10 @@ class DurableMappingMixin(AsyncMappingKernelManager):
                     await asyncio.wait_for(stopping, STOP_TIMEOUT)
                 await super().shutdown_all(now=now)
         except Exception:
-            self.log.exception("Not every kernel was shut down.")
+            self.log.exception("Not every kernel was shut down as it should be.")
+        if not self._keeps_on_stop:
+            await self._end_rest()
+        atexit.unregister(self._end_at_exit)
         self._logs.stop()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self.workspace.settled(), STOP_TIMEOUT)
@@ -322,8 +383,7 @@ class DurableMappingMixin(AsyncMappingKernelManager):
 
         So it does at Ctrl-C without a terminal. Stock kernels would notice that it is gone.
         """
-        registry = self.workspace.registry
-        ending = [registry.kernels[k] for k in self._kernels if k in registry.kernels]
+        ending = self._recorded()
         self.workspace.commit_now(
             Change(kernels=tuple(replace(k, phase=KernelPhase.STOPPING) for k in ending))
         )
@@ -331,27 +391,44 @@ class DurableMappingMixin(AsyncMappingKernelManager):
             if kernel.process is not None:
                 signal_group(kernel.process, signal.SIGTERM)
 
+    async def _end_rest(self) -> None:
+        """End what a failed shutdown has left: it would outlive the server."""
+        left = self._recorded()
+        deadline = time.monotonic() + STOP_TIMEOUT
+        while left and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+            left = [record for record in left if not _is_over(record)]
+        for record in left:
+            if record.process is not None:
+                self.log.error("Kernel %s is killed.", record.kernel_id)
+                signal_group(record.process, signal.SIGKILL)
+
+    def _recorded(self) -> list[KernelRecord]:
+        """Return the records of this server's kernels whose processes still run."""
+        kernels = self.workspace.registry.kernels
+        records = [kernels[k] for k in (*self._kernels, *self._starting) if k in kernels]
+        return [r for r in records if r.process is not None and is_running(r.process)]
+
     async def _keep_all(self) -> None:
-        pending = [task for task in self._pending_kernels.values() if not task.done()]
-        if pending:
-            await asyncio.wait(pending, timeout=STOP_TIMEOUT)
         self.workspace.closing = True
         kept = []
         for kernel_id, kernel in self._kernels.items():
-            if isinstance(kernel, DurableKernelMixin):
+            if _is_durable(kernel):
                 self._active.add(kernel_id)
                 with contextlib.suppress(Exception):
                     self.stop_watching_activity(kernel_id)
-                kernel.release()
-                kept.append(kernel_id)
+                with contextlib.suppress(Exception):
+                    kernel.release()
+                if kernel.has_kernel:
+                    kept.append(kernel_id)
         self._record_activity()
-        for kernel_id in set(self._kernels) - set(kept):
+        for kernel_id in [k for k, v in self._kernels.items() if not _is_durable(v)]:
             with contextlib.suppress(Exception):
                 await super().shutdown_kernel(kernel_id)
         if kept:
             # They stay in the map: an answer without them would make clients give them up.
-            self.log.warning(
-                "%d kernels stay running for the next server. To end them: "
-                "jupyter sessions stop --all",
+            self.log.info(
+                "%d kernel(s) stay running for the next server. To end all that are kept: %s",
                 len(kept),
+                self.workspace.stop_command,
             )

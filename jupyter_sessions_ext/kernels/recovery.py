@@ -104,18 +104,17 @@ def plan(
     for session in by_id.values():
         if session.state is SessionState.LIVE:
             users.setdefault(session.kernel_id, []).append(session)
-    # A kernel with a provisioner of its own is no process of this host: only that can tell.
     runs = {
         k.kernel_id
         for k in known.values()
-        if k.machine != machine or k.provisioner or k.kernel_id in processes
+        if k.machine != machine or k.is_elsewhere or k.kernel_id in processes
     }
     actions: list[Action] = []
     brought_back: set[str] = set()
     for kernel in known.values():
         process = processes.get(kernel.kernel_id)
         unwanted = _unwanted(kernel, users)
-        if kernel.machine != machine or (kernel.provisioner and unwanted):
+        if kernel.machine != machine or (kernel.is_elsewhere and unwanted):
             actions.append(Leave(kernel=kernel))
         elif kernel.kernel_id not in runs:
             actions.append(Forget(kernel=kernel))
@@ -206,9 +205,9 @@ def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) 
     workspace.recovered = True
     registry = workspace.registry
     kernels = list(registry.kernels.values())
-    if workspace.records_lost and workspace.place is not None:
-        kernels += list(_rebuilt(workspace.place.key))
-    processes = observe(kernels, workspace.place.key if workspace.place else "")
+    for key in workspace.lost:
+        kernels += [k for k in rebuilt(key) if k.kernel_id not in registry.kernels]
+    processes = observe(kernels)
     actions = plan(registry.sessions.values(), kernels, processes, machine_id())
     sessions: dict[str, SessionRecord] = {}
     kept: list[KernelRecord] = []
@@ -265,7 +264,7 @@ def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) 
     workspace.commit_now(change)
     if actions:
         workspace.log.info(
-            "Adopted %d kernels in %.3f s; %d are gone, %d sessions are dormant.",
+            "Adopted %d kernels in %.3f s; %d have ended, %d sessions are dormant.",
             len(kept),
             time.monotonic() - began,
             len(gone),
@@ -290,7 +289,7 @@ def _events(sessions: Iterable[SessionRecord], kernels: Iterable[KernelRecord]) 
         yield Event(action="adopted", kernel_id=kernel.kernel_id)
 
 
-def observe(kernels: Iterable[KernelRecord], mark: str) -> dict[str, ProcessIdentity]:
+def observe(kernels: Iterable[KernelRecord]) -> dict[str, ProcessIdentity]:
     """Return the process of each kernel that runs on this host."""
     processes: dict[str, ProcessIdentity] = {}
     missing: dict[str, str] = {}
@@ -305,14 +304,14 @@ def observe(kernels: Iterable[KernelRecord], mark: str) -> dict[str, ProcessIden
         ):
             missing[os.path.realpath(kernel.connection_file)] = kernel.kernel_id
     if missing:
-        for kernel_id, pid in find_processes(missing, mark).items():
+        for kernel_id, pid in find_processes(missing).items():
             process = identify(pid)
             if process is not None:
                 processes[kernel_id] = process
     return processes
 
 
-def _rebuilt(mark: str) -> Iterable[KernelRecord]:
+def rebuilt(mark: str) -> Iterable[KernelRecord]:
     """Make records of kernels that run although the store has lost them."""
     for kernel_id, pid, connection_file in find_marked(mark):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, psutil.Error):

@@ -63,12 +63,17 @@ def updated(
 
 
 def deleted(registry: Registry, session: SessionRecord) -> Change:
-    """Return the change that deletes a session, and says that its kernel is to end."""
-    kernel = registry.kernels.get(session.kernel_id or "")
-    return replace(
-        forgotten([session], ""),
-        kernels=(replace(kernel, phase=KernelPhase.STOPPING),) if kernel else (),
-    )
+    """Return the change that deletes a session.
+
+    It says that its kernel is to end, and any that is just being started for it.
+    """
+    ending = [
+        replace(kernel, phase=KernelPhase.STOPPING, intent=None)
+        for kernel in registry.kernels.values()
+        if kernel.kernel_id == session.kernel_id
+        or (kernel.intent is not None and kernel.intent.session_id == session.session_id)
+    ]
+    return replace(forgotten([session], ""), kernels=tuple(ending))
 
 
 def forgotten(sessions: Iterable[SessionRecord], detail: str) -> Change:

@@ -16,7 +16,7 @@ from tornado import web
 
 from ..errors import StoreUnavailableError, ValueRefusedError
 from ..kernels.manager import starting_for
-from ..models import Change, SessionRecord, SessionState
+from ..models import Change, KernelPhase, SessionRecord, SessionState
 from . import changes
 from .reading import Model, SessionReader
 
@@ -52,6 +52,7 @@ class SessionManager(SessionReader):
 
         :raises tornado.web.HTTPError: 503, it cannot be stored; no kernel is left behind
         """
+        _check_texts(path=path, name=name, type=type, kernel_name=kernel_name, kernel_id=kernel_id)
         await self._load()
         dormant = self._revivable(path)
         session_id = dormant.session_id if dormant else self.new_session_id()
@@ -159,6 +160,7 @@ class SessionManager(SessionReader):
 
         :raises tornado.web.HTTPError: 503, it cannot be stored; 404, its kernel is gone
         """
+        _check_texts(path=path, name=name, type=type, kernel_id=kernel_id)
         await self._load()
         session = SessionRecord(
             session_id=session_id,
@@ -183,8 +185,21 @@ class SessionManager(SessionReader):
         if not kwargs:
             return
         self._check_columns(kwargs)
-        await self._durably(lambda: self._updated(session_id, kwargs))
+        try:
+            _check_texts(**kwargs)
+            await self._durably(lambda: self._updated(session_id, kwargs))
+        except web.HTTPError:
+            await self._end_kernel_started_for(session_id, kwargs.get("kernel_id"))
+            raise
         self._tell_kernel(self._workspace.registry.sessions[session_id])
+
+    async def _end_kernel_started_for(self, session_id: str, kernel_id: str | None) -> None:
+        """End a kernel that was started for a change of a session which is not made."""
+        kernel = self._workspace.registry.kernels.get(kernel_id or "")
+        if kernel is not None and kernel_id in self.kernel_manager:
+            has_intent = kernel.intent is not None and kernel.intent.session_id == session_id
+            if has_intent or kernel.phase is KernelPhase.STOPPING:
+                await ensure_async(self.kernel_manager.shutdown_kernel(kernel_id, now=True))
 
     def _updated(self, session_id: str, values: Mapping[str, Any]) -> Change:
         registry = self._workspace.registry
@@ -217,13 +232,21 @@ class SessionManager(SessionReader):
                 try:
                     await ensure_async(self.kernel_manager.shutdown_kernel(kernel_id))
                 except Exception:
-                    if kernel_id in self.kernel_manager:
+                    if await self._runs(kernel_id):
                         await self._durably(lambda: Change(sessions=(session,), kernels=kernels))
                         raise
         finally:
             self._pending_sessions.remove(pending)
 
     # ------------------------------------------------------------------ how it is done
+
+    async def _runs(self, kernel_id: str) -> bool:
+        if kernel_id not in self.kernel_manager:
+            return False
+        try:
+            return bool(await ensure_async(self.kernel_manager.is_alive(kernel_id)))
+        except Exception:
+            return True  # nothing says that it does not
 
     def _kernel_name(self, kernel_id: str | None) -> str | None:
         try:
@@ -239,3 +262,21 @@ class SessionManager(SessionReader):
             raise web.HTTPError(503, str(error)) from error
         except ValueRefusedError as error:
             raise web.HTTPError(400, f"This cannot be stored: {error}") from error
+
+
+def _check_texts(**values: Any) -> None:
+    """Refuse what is no text, or none that a file name or a database can hold.
+
+    :raises tornado.web.HTTPError: 400, with the name of the value
+    """
+    for name, value in values.items():
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            raise web.HTTPError(400, f"{name} must be a string")
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise web.HTTPError(400, f"{name} must be valid Unicode text") from error
+        if "\0" in value:
+            raise web.HTTPError(400, f"{name} must not contain a null character")

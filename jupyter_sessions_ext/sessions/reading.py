@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any
 
 from jupyter_core.utils import ensure_async
 from jupyter_server.services.sessions.sessionmanager import (
@@ -53,7 +53,10 @@ class SessionReader(StockSessionManager):
         """Have adopted kernels told their session's present name when they are restarted."""
         for session in self._workspace.registry.live():
             if session.kernel_id in self.kernel_manager:
-                self._tell_kernel(session, only="JPY_SESSION_NAME")
+                try:
+                    self._tell_kernel(session, only="JPY_SESSION_NAME")
+                except Exception:  # whatever a row holds: the server must start
+                    self.log.exception("Kernel %s is not told its session", session.kernel_id)
 
     def _tell_kernel(self, session: SessionRecord, only: str = "") -> None:
         """Update the environment in which a session's kernel would be restarted."""
@@ -180,14 +183,12 @@ class SessionReader(StockSessionManager):
             raise TypeError(msg)
         self._check_columns(kwargs)
         await self._load()
-        record = next(self._matching(kwargs), None)
-        if record is None:
-            wanted = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
-            raise web.HTTPError(404, f"Session not found: {wanted}")
-        try:
-            return cast("Model", await self.row_to_model(record.row()))
-        except KeyError as error:
-            raise web.HTTPError(404, f"Session not found: {error}") from error
+        for record in list(self._matching(kwargs)):
+            model = await self.row_to_model(record.row(), tolerate_culled=True)
+            if model is not None:
+                return model
+        wanted = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
+        raise web.HTTPError(404, f"Session not found: {wanted}")
 
     async def list_sessions(self) -> list[Model]:
         """Return the models of all live sessions, in the order of their creation: one snapshot."""
@@ -275,7 +276,7 @@ class SessionReader(StockSessionManager):
                 raise TypeError(msg)
 
     async def _drop(self, rows: list[Any]) -> None:
-        """Forget sessions whose kernel is gone. Under the extension the kernel's end did so."""
+        """Forget sessions whose kernel is gone; under the extension they are only not shown."""
         if self._alone:
             kernels = {row["session_id"]: row["kernel_id"] for row in rows}
             sessions = self._workspace.registry.sessions

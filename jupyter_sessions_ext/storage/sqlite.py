@@ -17,6 +17,7 @@ import aiosqlite
 from ..errors import (
     SchemaTooNewError,
     StoreCorruptError,
+    StoreGoneError,
     StoreUnavailableError,
     ValueRefusedError,
 )
@@ -43,7 +44,6 @@ CLOSE_TIMEOUT = 1.0
 
 # What is deleted is overwritten: no key of a kernel outlives its row.
 _PRAGMAS = ("PRAGMA synchronous=FULL", "PRAGMA secure_delete=ON")
-_GONE = "the file was deleted or replaced; restart the server"
 _NOT_A_DATABASE = ("file is not a database", "malformed", "file is encrypted")
 
 
@@ -175,7 +175,9 @@ class SQLiteStore:
 
     def _back_up(self, connection: sqlite3.Connection, version: int) -> None:
         path = f"{self.location}.backup-v{version}"
-        os.close(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600))
+        if os.path.lexists(path):
+            path += f"-{now().strftime('%Y%m%dT%H%M%S%f')}"
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         with contextlib.closing(sqlite3.connect(path)) as backup:
             connection.backup(backup)
 
@@ -208,7 +210,7 @@ class SQLiteStore:
             # Its thread is ending; it must have told this loop before the loop can be closed.
             connector._thread.join(CLOSE_TIMEOUT)
             if isinstance(error, sqlite3.OperationalError) and not self._state_is_there():
-                raise StoreUnavailableError(self.location, _GONE) from None
+                raise StoreGoneError(self.location) from None
             raise
         try:
             connection.row_factory = sqlite3.Row
@@ -238,7 +240,7 @@ class SQLiteStore:
         with self._errors():
             [[there]] = await connection.execute_fetchall("SELECT state_is_there()")
             if not there:
-                raise StoreUnavailableError(self.location, _GONE)
+                raise StoreGoneError(self.location)
             try:
                 await connection.execute("BEGIN IMMEDIATE")
                 for sql, rows in statements(change):
