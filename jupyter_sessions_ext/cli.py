@@ -98,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
 def _list(state_dir: Path) -> int:
     problems: list[str] = []
     shown = 0
-    for found in _workspaces(state_dir, problems):
+    for found in _workspaces(state_dir, problems, hold=False):
         running = {k.record.kernel_id: k for k in found.kernels}
         lines = []
         for session in found.snapshot.sessions:
@@ -139,7 +139,7 @@ def _stop(state_dir: Path, ids: set[str] | None) -> int:
     """End kept kernels; those of a running server are its own to end."""
     problems: list[str] = []
     ended, known, asleep = 0, set[str](), set[str]()
-    for found in _workspaces(state_dir, problems):
+    for found in _workspaces(state_dir, problems, hold=True):
         asleep |= {s.session_id for s in found.snapshot.sessions}
         kept = [k for k in found.kernels if ids is None or ids & k.ids]
         known |= {i for k in kept for i in k.ids}
@@ -234,7 +234,7 @@ def _record(place: Place, gone: Iterable[KeptKernel]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One workspace as it is found; while it is looked at, its lease is held if it is free."""
+    """One workspace as it is found."""
 
     place: Place
     is_free: bool
@@ -242,8 +242,11 @@ class Found:
     kernels: tuple[KeptKernel, ...]
 
 
-def _workspaces(state_dir: Path, problems: list[str]) -> Iterator[Found]:
-    """Yield every workspace; what is wrong with one is added to ``problems``."""
+def _workspaces(state_dir: Path, problems: list[str], *, hold: bool) -> Iterator[Found]:
+    """Yield every workspace; what is wrong with one is added to ``problems``.
+
+    :param hold: keep a starting server from taking one while it is looked at
+    """
     for place in known_places(state_dir):
         try:
             prepare(place)
@@ -251,6 +254,10 @@ def _workspaces(state_dir: Path, problems: list[str]) -> Iterator[Found]:
         except (SessionsError, OSError) as error:
             problems.append(str(error))
             continue
+        is_free = lease is not None
+        if lease is not None and not hold:
+            lease.release()
+            lease = None
         try:
             snapshot = Snapshot()
             if os.path.exists(place.database):
@@ -261,7 +268,7 @@ def _workspaces(state_dir: Path, problems: list[str]) -> Iterator[Found]:
                     # Its kernels are found all the same, by the mark that they carry.
                     problems.append(str(error))
                     snapshot = Snapshot(kernels=tuple(rebuilt(place.key)))
-            yield Found(place, lease is not None, snapshot, _kept(place, snapshot))
+            yield Found(place, is_free, snapshot, _kept(place, snapshot))
         finally:
             if lease is not None:
                 lease.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 from typing import Any
@@ -32,6 +33,45 @@ class DiesInShutdown(ServerKernelManager):
 
     async def _async_request_shutdown(self, restart: bool = False) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class FailsAfterLaunch(ServerKernelManager):
+    """Cannot finish a start: the process exists by then."""
+
+    async def _async_post_start_kernel(self, **kw: Any) -> None:
+        raise OSError(errno.EMFILE, "injected")
+
+    post_start_kernel: Any = _async_post_start_kernel
+
+
+class FailsToShutDown(ServerKernelManager):
+    """Cannot be asked to end."""
+
+    async def _async_request_shutdown(self, restart: bool = False) -> None:
+        raise OSError(errno.EMFILE, "injected")
+
+
+class ScratchProvisioner(LocalProvisioner):
+    """Keeps a file for each kernel, which it removes with it."""
+
+    scratch = ""
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+        self.scratch = f"{kwargs['cwd']}/scratch-{self.kernel_id}"
+        os.close(os.open(self.scratch, os.O_CREAT))
+        return await super().launch_kernel(cmd, **kwargs)
+
+    async def cleanup(self, restart: bool = False) -> None:
+        await super().cleanup(restart)
+        if not restart:
+            os.unlink(self.scratch)
+
+    async def get_provisioner_info(self) -> dict[str, Any]:
+        return {**await super().get_provisioner_info(), "scratch": self.scratch}
+
+    async def load_provisioner_info(self, provisioner_info: dict[str, Any]) -> None:
+        await super().load_provisioner_info(provisioner_info)
+        self.scratch = provisioner_info["scratch"]
 
 
 class OwnKernel(ServerKernelManager):

@@ -177,28 +177,41 @@ def test_a_kernel_that_cannot_start_does_not_keep_the_server_from_stopping(
     assert len(sessions(server)) == 1
 
 
-def test_a_remote_kernel_is_adopted_through_its_provisioner(
-    home: Home, server_factory: Callable[..., Server], tmp_path: Path
+@pytest.fixture
+def provisioned(home: Home, tmp_path: Path) -> Callable[[str], dict[str, str]]:
+    """Install a kernelspec ``provisioned`` whose provisioner is a class of ours."""
+
+    def install(name: str) -> dict[str, str]:
+        info = tmp_path / "site" / "provisioned-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: provisioned\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(
+            f"[jupyter_client.kernel_provisioners]\nown = configured:{name}\n"
+        )
+        folder = home.data_dir / "kernels" / "provisioned"
+        folder.mkdir(parents=True)
+        spec = {
+            "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            "display_name": "provisioned",
+            "language": "python",
+            "metadata": {"kernel_provisioner": {"provisioner_name": "own"}},
+        }
+        (folder / "kernel.json").write_text(json.dumps(spec))
+        return {"PYTHONPATH": f"{TESTS}{os.pathsep}{info.parent}"}
+
+    return install
+
+
+@pytest.mark.parametrize("name", ["ElsewhereProvisioner", "ScratchProvisioner"])
+def test_a_kernel_of_another_provisioner_is_adopted_through_it(
+    home: Home,
+    server_factory: Callable[..., Server],
+    provisioned: Callable[[str], dict[str, str]],
+    name: str,
 ) -> None:
-    info = tmp_path / "site" / "elsewhere-1.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: elsewhere\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(
-        "[jupyter_client.kernel_provisioners]\nelsewhere = configured:ElsewhereProvisioner\n"
-    )
-    folder = home.data_dir / "kernels" / "remote"
-    folder.mkdir(parents=True)
-    spec = {
-        "argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-        "display_name": "remote",
-        "language": "python",
-        "metadata": {"kernel_provisioner": {"provisioner_name": "elsewhere"}},
-    }
-    (folder / "kernel.json").write_text(json.dumps(spec))
-    env = {"PYTHONPATH": f"{TESTS}{os.pathsep}{info.parent}"}
-    with server_factory(env=env) as server:
-        first = new_session(server, "a.ipynb", kernel={"name": "remote"})
-        second = new_session(server, "b.ipynb", kernel={"name": "remote"})
+    with server_factory(env=provisioned(name)) as server:
+        first = new_session(server, "a.ipynb", kernel={"name": "provisioned"})
+        second = new_session(server, "b.ipynb", kernel={"name": "provisioned"})
         server.execute(first["kernel"]["id"], "x = 8")
         server.kill()
         kernel_process(home, second["kernel"]["id"]).kill()
@@ -209,6 +222,37 @@ def test_a_remote_kernel_is_adopted_through_its_provisioner(
         server.start()
         assert server.execute(first["kernel"]["id"], "print(x)") == "8\n"
         assert server.delete(f"/api/sessions/{first['id']}").status_code == 204
+        assert kernel_processes(home) == []
+        assert not list(home.root_dir.glob(f"scratch-{first['kernel']['id']}"))
+
+
+def test_a_start_that_fails_after_the_launch_leaves_no_process(
+    home: Home, server_factory: Callable[..., Server]
+) -> None:
+    fault = "--AsyncMappingKernelManager.kernel_manager_class=configured.FailsAfterLaunch"
+    with server_factory(args=[fault], env={"PYTHONPATH": str(TESTS)}) as server:
+        body = {"path": "a.ipynb", "type": "notebook", "kernel": {"name": "python3"}}
+        assert server.post("/api/sessions", body).status_code == 500
+        assert server.post("/api/kernels", {"name": "python3"}).status_code == 500
+        wait_until(lambda: kernel_processes(home) == [], 10, "no process was left")
+        assert server.get("/api/kernels").json() == []
+        assert server.terminate() == 0
+
+
+def test_kernels_that_cannot_be_asked_to_end_are_ended_all_the_same(
+    home: Home, server_factory: Callable[..., Server]
+) -> None:
+    options = [
+        "--SessionsApp.kernels_on_stop=shutdown",
+        "--AsyncMappingKernelManager.kernel_manager_class=configured.FailsToShutDown",
+    ]
+    with server_factory(args=options, env={"PYTHONPATH": str(TESTS)}) as server:
+        made = [new_session(server, f"{n}.ipynb") for n in range(3)]
+        server.execute(made[0]["kernel"]["id"], "")
+        url = f"/api/sessions/{made[0]['id']}"
+        assert server.delete(url).status_code == 500
+        assert server.get(url).json()["id"] == made[0]["id"]
+        assert server.terminate() == 0
         assert kernel_processes(home) == []
 
 

@@ -25,7 +25,7 @@ from tornado.ioloop import IOLoop
 from traitlets.utils.importstring import import_item
 
 from ..errors import StoreUnavailableError, ValueRefusedError
-from ..host import is_running, machine_id
+from ..host import identify, is_running, machine_id
 from ..models import Change, KernelActivity, KernelPhase, KernelRecord, SessionRecord
 from ..workspace import Workspace, new_kernel
 from .kernel import DurableKernelMixin
@@ -229,9 +229,24 @@ class DurableMappingMixin(AsyncMappingKernelManager):
         """Forget a kernel: every end of a kernel comes through here."""
         removed: Any = super().remove_kernel(kernel_id)
         self._drop_failed_starts()
+        if self.workspace.keeps_kernels:
+            self._end_unowned(removed)
         if removed is not None and not self.workspace.closing:
             self.workspace.kernel_gone(kernel_id, self._reasons.get(kernel_id, "shut down"))
         return removed
+
+    def _end_unowned(self, kernel: Any) -> None:
+        """Kill a kernel that is forgotten while it runs.
+
+        So jupyter_client forgets one that it failed to shut down once; then its end was up to the
+        kernel itself, which noticed when the server was gone.
+        """
+        process = getattr(getattr(kernel, "provisioner", None), "process", None)
+        if process is not None and process.poll() is None:
+            identity = identify(process.pid)
+            if identity is not None:
+                self.log.warning("Kernel %s could not be shut down: killed.", kernel.kernel_id)
+                signal_group(identity, signal.SIGKILL)
 
     @contextlib.contextmanager
     def _because(self, kernel_id: str, reason: str) -> Iterator[None]:
