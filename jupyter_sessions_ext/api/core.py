@@ -10,9 +10,9 @@ from tornado import web
 
 
 def _refusal(error: BaseException | None) -> web.HTTPError | None:
-    """Return the 503 or 400 that an error is, or that it was made of."""
+    """Return the 400, 409 or 503 that an error is, or that it was made of."""
     while error is not None:
-        if isinstance(error, web.HTTPError) and error.status_code in (400, 503):
+        if isinstance(error, web.HTTPError) and error.status_code in (400, 409, 503):
             return error
         error = error.__cause__
     return None

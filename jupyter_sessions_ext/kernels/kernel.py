@@ -121,7 +121,7 @@ class DurableKernelMixin(AsyncKernelManager):
         """
         self.kernel_id = record.kernel_id
         self.load_connection_info(_connection(record))
-        if self.curve_publickey is None and self._requires_encryption():
+        if self._requires_encryption() and not self.curve_publickey:
             raise AdoptionError(record.kernel_id, "transport_encryption is 'required'")
         self._connection_file_written = True  # ours: kept by a restart, removed at its end
         self._attempted_start = True  # else a restart answers through the future of this start
