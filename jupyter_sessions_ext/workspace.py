@@ -81,6 +81,7 @@ class Workspace:
         self._tasks = Tasks()
         self._deleting: set[str] = set()
         self._failing = False
+        self._siblings: list[Place] = []
         self._state_dir = state_dir
         self._database = database
         self._is_open = False
@@ -291,7 +292,8 @@ class Workspace:
                 candidates[0].key,
                 place.key,
             )
-        self._merge(sibling for sibling in candidates if sibling is not place)
+        self._siblings = [sibling for sibling in candidates if sibling is not place]
+        self._merge(self._siblings)
         process = identify(os.getpid())
         if process is not None:
             self.server = ServerRecord(
@@ -380,6 +382,16 @@ class Workspace:
             len(change.kernels),
             place.key,
         )
+
+    def recorded_by_others(self) -> set[str]:
+        """Return the kernels that other servers on this root folder have recorded.
+
+        A kernel that was taken over still carries the mark of the workspace it came from.
+
+        :raises StoreUnavailableError: it cannot be told
+        """
+        places = [place for place in self._siblings if not _is_missing(Path(place.database))]
+        return {k.kernel_id for place in places for k in SQLiteStore(place.database).peek().kernels}
 
     async def stopped(self) -> None:
         """Record that this server ends in good order."""

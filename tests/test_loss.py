@@ -282,6 +282,23 @@ def test_what_two_servers_on_one_folder_leave_is_adopted_by_the_next(
     assert {s["id"] for s in sessions(third)} == {m["id"] for m in made}
 
 
+def test_a_second_server_does_not_take_what_the_first_has_taken_over(
+    home: Home, server_factory: Callable[..., Server]
+) -> None:
+    first, second = server_factory().start(), server_factory().start()
+    made = [new_session(first, "a.ipynb"), new_session(second, "b.ipynb")]
+    second.terminate()
+    first.terminate()
+    first.start()  # it takes over what the second has left ...
+    assert {s["id"] for s in sessions(first)} == {m["id"] for m in made}
+    second.start()  # ... whose workspace begins anew
+    assert sessions(second) == []
+    assert second.get("/api/kernels").json() == []
+    second.terminate()
+    for model in made:
+        assert first.execute(model["kernel"]["id"], "print(1)") == "1\n"
+
+
 def test_another_hosts_records_are_left_alone(home: Home, server: Server) -> None:
     mine, other = new_session(server, "a.ipynb"), new_session(server, "b.ipynb")
     server.kill()

@@ -17,7 +17,7 @@ from typing import Any
 
 import psutil
 
-from ..errors import AdoptionError, KernelGoneError
+from ..errors import AdoptionError, KernelGoneError, StoreUnavailableError
 from ..host import (
     boot_id,
     environment,
@@ -205,8 +205,7 @@ def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) 
     workspace.recovered = True
     registry = workspace.registry
     kernels = list(registry.kernels.values())
-    for key in workspace.lost:
-        kernels += [k for k in rebuilt(key) if k.kernel_id not in registry.kernels]
+    kernels += _found_again(workspace)
     processes = observe(kernels)
     actions = plan(registry.sessions.values(), kernels, processes, machine_id())
     sessions: dict[str, SessionRecord] = {}
@@ -309,6 +308,19 @@ def observe(kernels: Iterable[KernelRecord]) -> dict[str, ProcessIdentity]:
             if process is not None:
                 processes[kernel_id] = process
     return processes
+
+
+def _found_again(workspace: Workspace) -> list[KernelRecord]:
+    """Return the kernels whose records are lost, but for those that others have recorded."""
+    if not workspace.lost:
+        return []
+    try:
+        known = workspace.recorded_by_others() | set(workspace.registry.kernels)
+    except StoreUnavailableError as error:
+        workspace.log.error("Kernels without a record are not looked for: %s.", error)
+        return []
+    found = {k.kernel_id: k for key in workspace.lost for k in rebuilt(key)}
+    return [k for k in found.values() if k.kernel_id not in known]
 
 
 def rebuilt(mark: str) -> Iterable[KernelRecord]:
