@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import signal
@@ -33,6 +34,29 @@ class DiesInShutdown(ServerKernelManager):
 
     async def _async_request_shutdown(self, restart: bool = False) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Gate:
+    """A launch waits while the file that variable GATE names is there, and leaves a sign of it."""
+
+    def __init__(self) -> None:
+        self.file = os.environ["GATE"]
+
+    def is_closed(self) -> bool:
+        if not os.path.exists(self.file):
+            return False
+        os.close(os.open(f"{self.file}.reached", os.O_CREAT))
+        return True
+
+
+class WaitsBeforeLaunch(ServerKernelManager):
+    """Holds a start until the test lets it go on."""
+
+    async def _async_launch_kernel(self, kernel_cmd: list[str], **kw: Any) -> None:
+        gate = Gate()
+        while gate.is_closed():  # noqa: ASYNC110 - it is another process that opens it
+            await asyncio.sleep(0.02)
+        await super()._async_launch_kernel(kernel_cmd, **kw)
 
 
 class FailsAfterLaunch(ServerKernelManager):

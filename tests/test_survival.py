@@ -390,20 +390,25 @@ def test_no_kernel_outlives_a_server_that_ends_them_in_the_middle_of_a_start(
 
 
 def test_a_session_deleted_while_its_kernel_is_being_changed_stays_deleted(
-    home: Home, server: Server
+    home: Home, server_factory: Callable[..., Server]
 ) -> None:
-    session = new_session(server)
-    url = f"/api/sessions/{session['id']}"
-    with ThreadPoolExecutor(2) as pool:
+    gate = home.path / "gate"
+    fault = "--AsyncMappingKernelManager.kernel_manager_class=configured.WaitsBeforeLaunch"
+    env = {"PYTHONPATH": os.path.dirname(__file__), "GATE": str(gate)}
+    with server_factory(args=[fault], env=env) as server, ThreadPoolExecutor(1) as pool:
+        session = new_session(server)
+        url = f"/api/sessions/{session['id']}"
+        gate.touch()
         changing = pool.submit(server.patch, url, {"kernel": {"name": "python3"}})
-        wait_until(lambda: len(kernel_processes(home)) == 2, 10, "the other kernel started")
-        deleted = server.delete(url).status_code
-        changed = changing.result().status_code
-    assert (deleted, changed in (200, 404)) == (204, True)
-    wait_until(lambda: kernel_processes(home) == [], 10, "no kernel was left")
-    server.restart()
-    assert sessions(server) == []
-    assert server.get("/api/kernels").json() == []
+        wait_until((home.path / "gate.reached").exists, 10, "the other kernel was to start")
+        assert server.delete(url).status_code == 204
+        gate.unlink()
+        assert changing.result().status_code == 404
+        wait_until(lambda: kernel_processes(home) == [], 10, "no kernel was left")
+        assert server.get("/api/kernels").json() == []
+        server.restart()
+        assert sessions(server) == []
+        assert server.get("/api/kernels").json() == []
 
 
 @pytest.mark.parametrize("body", [{"name": 5}, {"path": 5}, {"type": []}, {"path": "a\0b"}])
