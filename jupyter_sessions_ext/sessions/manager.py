@@ -181,11 +181,11 @@ class SessionManager(SessionReader):
         :raises TypeError: one of them is not a column
         :raises tornado.web.HTTPError: 404, there is no such session; 503, it cannot be stored
         """
-        await self.get_session(session_id=session_id)
-        if not kwargs:
-            return
-        self._check_columns(kwargs)
         try:
+            await self.get_session(session_id=session_id)
+            if not kwargs:
+                return
+            self._check_columns(kwargs)
             _check_texts(**kwargs)
             await self._durably(lambda: self._updated(session_id, kwargs))
         except web.HTTPError:
