@@ -39,6 +39,15 @@ class StoreGoneError(StoreUnavailableError):
         super().__init__(location, "the file was deleted or replaced")
 
 
+class StateUnusableError(StoreUnavailableError):
+    """The state cannot be written at all, as on a read-only file system; so it was at start."""
+
+    advice = (
+        "Mend that and restart the server, or start it with "
+        "--SessionManager.database_filepath=:memory: to keep nothing"
+    )
+
+
 class ValueRefusedError(SessionsError, ValueError):
     """A value that no database can hold, such as a lone surrogate; nothing was changed."""
 

@@ -17,8 +17,10 @@ from typing import Any
 from jupyter_core.paths import jupyter_data_dir
 
 from .errors import (
+    SchemaTooNewError,
     SessionsError,
     StateRefusedError,
+    StateUnusableError,
     StoreCorruptError,
     StoreUnavailableError,
 )
@@ -70,6 +72,8 @@ class Workspace:
         """Its state folder; ``None`` when nothing is kept."""
         self.keeps_kernels = False
         """Whether kernel processes outlive this server."""
+        self.unusable: StoreUnavailableError | None = None
+        """Why nothing can be kept although it should be: every change is refused with it."""
         self.lost: set[str] = set()
         """Keys of places whose records are lost, so that kernels without a record may run."""
         self.closing = False
@@ -97,7 +101,16 @@ class Workspace:
         """
         return await self._tasks.finish(self._transact(build))
 
+    def refuse_unusable(self) -> None:
+        """Refuse a change where nothing can be kept although it should be.
+
+        :raises StoreUnavailableError: so it is
+        """
+        if self.unusable is not None:
+            raise self.unusable
+
     async def _transact(self, build: Callable[[], Change]) -> Change:
+        self.refuse_unusable()
         async with self._lock:
             change = build()
             if change:
@@ -252,23 +265,32 @@ class Workspace:
     def open(self, root_dir: str) -> None:
         """Take a lease and open the state of a root folder, once; see :func:`folder.places`.
 
-        What cannot be opened is logged with what is lost, and the workspace keeps nothing then:
-        a server must always start.
+        A server must always start. Over state that it must not use, as another user's or a newer
+        version's, it keeps nothing. Where state cannot be written, as on a read-only file system,
+        nothing is acknowledged that would be lost: every change is refused.
         """
         if self._is_open or self._state_dir is None or self._database == MEMORY:
             return
         self._is_open = True
         try:
             self._open(Path(self._state_dir), root_dir, self._database)
-        except (SessionsError, OSError) as error:
+        except (StateRefusedError, SchemaTooNewError) as error:
             self.log.error(
                 "jupyter_sessions_ext keeps nothing in this run: %s. Sessions and kernels end "
                 "with the server; those kept before are left as they are.",
                 error,
             )
-            self._let_go()
-            self.store = SQLiteStore(MEMORY)
-            self.registry = Registry()
+            self._keep_nothing()
+        except OSError as error:
+            reason = error.reason if isinstance(error, StoreUnavailableError) else str(error)
+            self.unusable = StateUnusableError(self._database or self._state_dir, reason)
+            self._report(self.unusable)
+            self._keep_nothing()
+
+    def _keep_nothing(self) -> None:
+        self._let_go()
+        self.store = SQLiteStore(MEMORY)
+        self.registry = Registry()
 
     def _open(self, state_dir: Path, root_dir: str, database: str | None) -> None:
         candidates = list(places(state_dir, root_dir, database))

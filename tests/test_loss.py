@@ -443,19 +443,29 @@ def test_a_full_disk_refuses_changes_and_loses_nothing(
         subprocess.run(["umount", "-l", str(state)], check=True)
 
 
-def test_a_read_only_state_folder_lets_the_server_start_and_say_so(
-    home: Home, server: Server
+@pytest.mark.parametrize("manager", ["AsyncMappingKernelManager", "MappingKernelManager"])
+def test_over_a_read_only_state_folder_the_server_serves_and_refuses_what_it_cannot_keep(
+    home: Home, server: Server, server_factory: Callable[..., Server], manager: str
 ) -> None:
     session = new_session(server)
     server.terminate()
     state = home.data_dir / "jupyter_sessions_ext"
     mounted("--bind", str(state), str(state))
+    cls = f"jupyter_server.services.kernels.kernelmanager.{manager}"
+    read_only = server_factory(args=[f"--ServerApp.kernel_manager_class={cls}"])
     try:
         mounted("-o", "remount,bind,ro", str(state))
-        server.start()
-        assert "keeps nothing in this run" in server.log
-        is_working(server)
-        server.terminate()
+        read_only.start()
+        assert read_only.get("/api/contents").status_code == 200
+        for _ in range(3):
+            body = {"path": "b.ipynb", "type": "notebook", "kernel": {"name": "python3"}}
+            refused = read_only.post("/api/sessions", body)
+            assert refused.status_code == 503
+            assert "database_filepath=:memory:" in refused.json()["message"]
+            assert sessions(read_only) == []
+        assert read_only.log.count("changes are refused with status 503") == 1
+        assert len(kernel_processes(home)) == 1
+        read_only.terminate()
         assert kernel_process(home, session["kernel"]["id"]).is_running()
     finally:
         server.kill()

@@ -670,7 +670,6 @@ def kept(open_workspace: Opens) -> Place:
         ("newer", "schema version"),
         ("open to all", "others may write"),
         ("a link", "symbolic link"),
-        ("a folder", "sessions.sqlite"),
     ],
 )
 @pytest.mark.asyncio
@@ -687,6 +686,24 @@ async def test_a_state_that_must_not_be_used_is_left_and_the_server_works_withou
     assert reason in message
     await opened.transact(add(OTHER))
     assert opened.registry.sessions == {"t": OTHER}
+    opened.close()
+    after = digests(open_workspace.state_dir)
+    assert {k: after[k] for k in before} == before
+
+
+@pytest.mark.asyncio
+async def test_where_state_cannot_be_written_every_change_is_refused(
+    open_workspace: Opens, kept: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    spoil(kept, "a folder")
+    before = digests(open_workspace.state_dir)
+    opened = open_workspace()
+    assert (opened.place, opened.keeps_kernels) == (None, False)
+    for _ in range(2):
+        with pytest.raises(StoreUnavailableError, match=r"sessions\.sqlite.*restart the server"):
+            await opened.transact(add(OTHER))
+    assert opened.registry.sessions == {}
+    assert len(messages(caplog, logging.ERROR)) == 1
     opened.close()
     after = digests(open_workspace.state_dir)
     assert {k: after[k] for k in before} == before

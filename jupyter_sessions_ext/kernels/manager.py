@@ -133,6 +133,10 @@ class DurableMappingMixin(AsyncMappingKernelManager):
             stopping; 400, the id that a client chose cannot be used; nothing was started
         :raises KernelIdTakenError: it is starting, or runs without having been adopted
         """
+        try:
+            self.workspace.refuse_unusable()
+        except StoreUnavailableError as error:
+            raise web.HTTPError(503, str(error)) from error
         if not self.workspace.keeps_kernels or (kernel_id is not None and kernel_id in self):
             return await super().start_kernel(kernel_id=kernel_id, path=path, **kwargs)
         kernel_id = kernel_id or self.new_kernel_id(**kwargs)
