@@ -1,16 +1,25 @@
-"""Fixtures: an isolated home, and real servers in it that are always ended."""
+"""Fixtures: homes and real servers in them, stores, managers, workspaces; all of them end."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
 import pytest
 from servers import Home, Server
+from session_managers import FakeKernels, MakesManagers
+from workspaces import Opens
+
+from jupyter_sessions_ext.storage.sqlite import MEMORY, SQLiteStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from stores import MakesStores
+
+    from jupyter_sessions_ext.sessions.manager import SessionManager
 
 pytest_plugins = ["pytest_jupyter.jupyter_server"]
 
@@ -55,3 +64,61 @@ def server(home: Home) -> Iterator[Server]:
     """Run Jupyter Server, with the extension and no options of its own."""
     with Server(home) as server:
         yield server
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "sessions.sqlite"
+
+
+@pytest.fixture
+def make_store(file: Path) -> Iterator[MakesStores]:
+    """Make stores that are opened, and closed after the test."""
+    with contextlib.ExitStack() as stack:
+
+        def make(location: Path | str = file, *, wal: bool = True) -> SQLiteStore:
+            store = SQLiteStore(str(location), wal=wal)
+            store.open()
+            stack.callback(store.close)
+            return store
+
+        yield make
+
+
+@pytest.fixture
+def store(make_store: MakesStores) -> SQLiteStore:
+    return make_store()
+
+
+@pytest.fixture(params=["file", "memory"])
+def any_store(request: pytest.FixtureRequest, make_store: MakesStores) -> SQLiteStore:
+    return make_store(MEMORY) if request.param == "memory" else make_store()
+
+
+@pytest.fixture
+def kernels() -> FakeKernels:
+    return FakeKernels()
+
+
+@pytest.fixture
+def make_manager(kernels: FakeKernels) -> Iterator[MakesManagers]:
+    make = MakesManagers(kernels)
+    yield make
+    for manager in make.made:
+        manager.close()
+
+
+@pytest.fixture(params=["memory", "file"])
+def manager(
+    request: pytest.FixtureRequest, make_manager: MakesManagers, file: Path
+) -> SessionManager:
+    """Return a manager with jupyter_server's default database, and one with a file."""
+    return make_manager(database_filepath=str(file)) if request.param == "file" else make_manager()
+
+
+@pytest.fixture
+def open_workspace(tmp_path: Path) -> Iterator[Opens]:
+    opens = Opens(tmp_path / "state", tmp_path / "notebooks")
+    yield opens
+    for opened in opens.opened:
+        opened.close()
