@@ -15,6 +15,8 @@ from uuid import uuid4
 import httpx
 import psutil
 import pytest
+from clients import KERNEL, kernel_state, new_session, sessions, until_idle
+from homes import kernel_process
 from servers import Home, Server, execute_request, kernel_processes, wait_until
 
 if TYPE_CHECKING:
@@ -28,30 +30,6 @@ DOCUMENTS = [
     {"path": "ünïcode π.ipynb", "type": "notebook", "name": "ünïcode π"},
     {"path": "f.ipynb", "type": "notebook", "name": "f"},
 ]
-KERNEL: dict[str, Any] = {"kernel": {"name": "python3"}}
-
-
-def new_session(server: Server, path: str = "a.ipynb", **options: Any) -> dict[str, Any]:
-    reply = server.post("/api/sessions", {"path": path, "type": "notebook", **KERNEL, **options})
-    assert reply.status_code == 201, reply.text
-    model: dict[str, Any] = reply.json()
-    return model
-
-
-def sessions(server: Server) -> list[dict[str, Any]]:
-    reply = server.get("/api/sessions")
-    assert reply.status_code == 200, reply.text
-    found: list[dict[str, Any]] = reply.json()
-    return found
-
-
-def kernel_state(server: Server, kernel_id: str) -> str | None:
-    reply = server.get(f"/api/kernels/{kernel_id}")
-    return str(reply.json()["execution_state"]) if reply.status_code == 200 else None
-
-
-def until_idle(server: Server, kernel_id: str) -> None:
-    wait_until(lambda: kernel_state(server, kernel_id) == "idle", 20, f"{kernel_id} was idle")
 
 
 def lasting(model: dict[str, Any]) -> tuple[Any, ...]:
@@ -60,11 +38,6 @@ def lasting(model: dict[str, Any]) -> tuple[Any, ...]:
         *(model[key] for key in ("id", "path", "name", "type")),
         *(kernel[key] for key in ("id", "name", "last_activity")),
     )
-
-
-def kernel_process(home: Home, kernel_id: str) -> psutil.Process:
-    [process] = [p for p in kernel_processes(home) if any(kernel_id in w for w in p.cmdline())]
-    return process
 
 
 @pytest.mark.drill

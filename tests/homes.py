@@ -1,0 +1,45 @@
+"""What servers leave in a home, and what a home can be given."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from servers import Home, kernel_processes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psutil
+
+TESTS = Path(__file__).parent
+
+
+def state_folder(home: Home) -> Path:
+    [folder] = (home.data_dir / "jupyter_sessions_ext").iterdir()
+    return folder
+
+
+@contextlib.contextmanager
+def database(home: Home) -> Iterator[sqlite3.Connection]:
+    """Open the stored state while no server runs, to change what it says."""
+    connection = sqlite3.connect(state_folder(home) / "sessions.sqlite")
+    with contextlib.closing(connection), connection:
+        yield connection
+
+
+def without_us(home: Home) -> dict[str, str]:
+    """Return the environment of a server that has us disabled."""
+    folder = home.path / "config-without-us"
+    folder.mkdir(exist_ok=True)
+    off = {"ServerApp": {"jpserver_extensions": {"jupyter_sessions_ext": False}}}
+    (folder / "jupyter_server_config.json").write_text(json.dumps(off))
+    return {"JUPYTER_CONFIG_DIR": str(folder)}
+
+
+def kernel_process(home: Home, kernel_id: str) -> psutil.Process:
+    [process] = [p for p in kernel_processes(home) if any(kernel_id in w for w in p.cmdline())]
+    return process
