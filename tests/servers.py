@@ -18,6 +18,7 @@ from uuid import uuid4
 import httpx
 import psutil
 import websocket
+from messages import CellError, execute_request, run_cell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,17 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+__all__ = [
+    "POLL_INTERVAL",
+    "CellError",
+    "Home",
+    "Server",
+    "execute_request",
+    "free_port",
+    "kernel_processes",
+    "wait_until",
+]
+
 POLL_INTERVAL: Final = 0.03
 OWN_TOKEN: Final = "own"
 MODULES: Final = {"server": "jupyter_server", "lab": "jupyterlab"}
@@ -33,10 +45,6 @@ MODULES: Final = {"server": "jupyter_server", "lab": "jupyterlab"}
 FOREIGN_VARIABLES: Final = ("JUPYTER", "JPY_", "IPYTHON", "PYTEST_")
 
 T = TypeVar("T")
-
-
-class CellError(Exception):
-    """The executed code raised an exception."""
 
 
 def wait_until(predicate: Callable[[], T], timeout: float, what: str) -> T:
@@ -340,33 +348,8 @@ class Server:
         """
         deadline = time.monotonic() + timeout
         session_id = session_id or uuid4().hex
-        request = execute_request(code, session_id)
-        stdout: list[str] = []
-        error: CellError | None = None
-        awaited = {"execute_reply", "idle"}
         with closing(self.connect(kernel_id, session_id, timeout)) as channels:
-            channels.send(json.dumps(request))
-            while awaited:
-                channels.settimeout(max(deadline - time.monotonic(), 0.001))
-                try:
-                    frame = channels.recv()
-                except websocket.WebSocketTimeoutException:
-                    message = f"no {awaited} within {timeout} s; stdout: {''.join(stdout)!r}"
-                    raise TimeoutError(message) from None
-                if not frame:
-                    raise ConnectionError(f"the websocket to kernel {kernel_id} was closed")
-                reply = json.loads(frame)
-                if reply["parent_header"].get("msg_id") != request["header"]["msg_id"]:
-                    continue
-                kind, content = reply["header"]["msg_type"], reply["content"]
-                if kind == "stream" and content["name"] == "stdout":
-                    stdout.append(content["text"])
-                elif kind == "error":
-                    error = CellError(f"{content['ename']}: {content['evalue']}")
-                awaited -= {kind, content.get("execution_state")}
-        if error is not None:
-            raise error
-        return "".join(stdout)
+            return run_cell(channels, execute_request(code, session_id), deadline)
 
     @property
     def _http(self) -> httpx.Client:
@@ -395,34 +378,6 @@ class Server:
 
     def _log_tail(self) -> str:
         return f"--- end of {self.log_path.name} ---\n{self.log[-4000:]}"
-
-
-def execute_request(code: str, session_id: str) -> dict[str, Any]:
-    """Return the message that asks a kernel to run code, as a client's websocket sends it."""
-    header = {
-        "msg_id": uuid4().hex,
-        "msg_type": "execute_request",
-        "session": session_id,
-        "username": "",
-        "date": "",
-        "version": "5.3",
-    }
-    content = {
-        "code": code,
-        "silent": False,
-        "store_history": True,
-        "user_expressions": {},
-        "allow_stdin": False,
-        "stop_on_error": True,
-    }
-    return {
-        "channel": "shell",
-        "header": header,
-        "parent_header": {},
-        "metadata": {},
-        "content": content,
-        "buffers": [],
-    }
 
 
 def kernel_processes(home: Home) -> list[psutil.Process]:
