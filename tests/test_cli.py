@@ -7,12 +7,12 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clients import new_session, sessions
 from homes import kernel_process, state_folder
+from interpreters import run_python
 from servers import Home, Server, kernel_processes
 
 from jupyter_sessions_ext.host import identify
@@ -22,14 +22,8 @@ if TYPE_CHECKING:
 
 
 def run_cli(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "jupyter_sessions_ext.cli", *arguments],
-        env=home.environment(),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    command = ("-m", "jupyter_sessions_ext.cli", *arguments)
+    return run_python(*command, env=home.environment(), timeout=60)
 
 
 def test_stop_ends_kept_kernels_and_only_when_no_server_has_them(

@@ -7,14 +7,13 @@ import contextlib
 import gc
 import os
 import sqlite3
-import subprocess
-import sys
 import textwrap
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
+from interpreters import run_python
 from jupyter_server.services.contents.manager import ContentsManager
 from jupyter_server.services.sessions.sessionmanager import ModelName
 from session_managers import FakeKernels, MakesManagers, create, error, rows, stored
@@ -158,13 +157,7 @@ def test_an_interpreter_ends_quietly_with_its_manager(file: Path, end: str) -> N
         asyncio.run(use())
         {end}
         """
-    ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), file],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
+    ended = run_python("-c", textwrap.dedent(script), file)
     assert (ended.returncode, ended.stderr) == (0, "")
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import textwrap
 import threading
 from collections.abc import Iterator
@@ -12,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from interpreters import run_python
 from records import EVERYTHING, LATER, SESSION
 from stores import stored
 
@@ -128,13 +127,8 @@ def test_an_interpreter_ends_quietly_with_its_store(file: Path, end: str, locati
         asyncio.run(store.commit(change))
         {end}
         """
-    ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script), MEMORY if location == "memory" else file],
-        capture_output=True,
-        text=True,
-        timeout=20,
-        check=False,
-    )
+    database = MEMORY if location == "memory" else file
+    ended = run_python("-c", textwrap.dedent(script), database)
     assert (ended.returncode, ended.stderr) == (0, "")
     if location == "file":
         assert [s.session_id for s in stored(file).sessions] == ["s"]
