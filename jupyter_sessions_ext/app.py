@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
+from types import FunctionType
 from typing import Any
 
+from jupyter_events import EventLogger
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.gateway.gateway_client import GatewayClient
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
-from traitlets import CaselessStrEnum, Unicode, default
+from jupyter_server.services.sessions.sessionmanager import SessionManager as StockSessionManager
+from traitlets import CaselessStrEnum, Integer, Unicode, default
 from traitlets.utils.importstring import import_item
 
 from .api import core
+from .events import Emitter
 from .folder import STATE_DIR
 from .kernels.manager import DurableMappingMixin
+from .models import Retention
 from .sessions.manager import SessionManager
 from .workspace import Workspace
+
+DAY = 24 * 3600
 
 
 class SessionsApp(ExtensionApp):
@@ -52,10 +60,48 @@ class SessionsApp(ExtensionApp):
     def _default_state_dir(self) -> str:
         return os.path.join(self._server.data_dir, STATE_DIR)
 
+    dormant_retention = Integer(
+        30 * DAY,
+        min=0,
+        config=True,
+        help=(
+            "For how many seconds a dormant session is kept: one without a kernel, which comes "
+            "back under its id when its path is opened. 0: for ever."
+        ),
+    )
+
+    history_retention = Integer(
+        365 * DAY,
+        min=0,
+        config=True,
+        help="For how many seconds the history of sessions is kept. 0: for ever.",
+    )
+
+    history_limit = Integer(
+        100_000,
+        min=0,
+        config=True,
+        help="How many events of the history are kept, the latest. 0: all.",
+    )
+
+    @property
+    def _retention(self) -> Retention:
+        dormant, history = self.dormant_retention, self.history_retention
+        return Retention(
+            dormant=timedelta(seconds=dormant) if dormant else None,
+            history=timedelta(seconds=history) if history else None,
+            events=self.history_limit or None,
+        )
+
     @property
     def _server(self) -> ServerApp:
         assert self.serverapp is not None
         return self.serverapp
+
+    @property
+    def _bus(self) -> EventLogger:
+        assert self._server.event_logger is not None  # it precedes every extension
+        return self._server.event_logger
 
     def _link_jupyter_server_extension(self, serverapp: ServerApp) -> None:
         super()._link_jupyter_server_extension(serverapp)
@@ -70,10 +116,19 @@ class SessionsApp(ExtensionApp):
             state_dir=self.state_dir,
             database=_configured_database(serverapp),
             kernels_on_stop=self.kernels_on_stop,
+            retention=self._retention,
         )
+        self._workspace.emit = Emitter(self._bus)
         self._compose("kernel_manager_class", AsyncMappingKernelManager)
         self._compose("session_manager_class", SessionManager)
-        self.handlers = [*self.handlers, *core.handlers]
+
+    def initialize_handlers(self) -> None:
+        """Answer ``/api/sessions`` where the server's session manager is ours."""
+        manager = self._server.session_manager
+        if isinstance(manager, SessionManager):
+            self.handlers.extend(core.handlers)
+            manager.follow_documents(self._bus)
+            manager.start_upkeep()
 
     def _compose(self, trait: str, unconfigured: type) -> None:
         """Put our class on the configured one, now and whenever another is configured.
@@ -95,6 +150,12 @@ class SessionsApp(ExtensionApp):
         )
         if composed is not current:
             setattr(self._server, trait, composed)
+        elif trait == "session_manager_class" and not issubclass(current, SessionManager):
+            self.log.warning(
+                "%s uses the synchronous cursor of jupyter_server's SessionManager, which ours "
+                "does not have: sessions are left to it, and are not kept by jupyter_sessions_ext.",
+                current.__name__,
+            )
         elif trait == "kernel_manager_class" and not issubclass(current, DurableMappingMixin):
             self.log.warning(
                 "%s is not asynchronous: its kernels end with the server; sessions are kept.",
@@ -109,11 +170,28 @@ def _compose_kernels(cls: type, workspace: Workspace) -> type:
 
 
 def _compose_sessions(cls: type, workspace: Workspace) -> type:
-    if getattr(cls, "workspace", None) is not None:
+    if getattr(cls, "workspace", None) is not None or _needs_cursor(cls):
         return cls
     # A user's class comes first, for it calls ours through super(); ours alone would bypass it.
     bases = (cls,) if issubclass(cls, SessionManager) else (cls, SessionManager)
     return type(cls.__name__, bases, {"workspace": workspace})
+
+
+def _needs_cursor(cls: type) -> bool:
+    """Tell whether a user's class runs SQL on the synchronous cursor, as jupyter_server's does.
+
+    So does jupyter_server_synchronizer's.
+    """
+    if issubclass(cls, SessionManager):
+        return False
+    own = [c for c in cls.__mro__ if issubclass(c, StockSessionManager)]
+    own.remove(StockSessionManager)
+    return any(
+        {"cursor", "_cursor", "connection", "_connection"} & set(function.__code__.co_names)
+        for c in own
+        for function in vars(c).values()
+        if isinstance(function, FunctionType)
+    )
 
 
 def _configured_database(server: Any) -> str | None:

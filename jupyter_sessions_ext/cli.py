@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from jupyter_client.blocking.client import BlockingKernelClient
@@ -24,6 +24,7 @@ from .kernels.recovery import observe, rebuilt
 from .models import (
     Change,
     Event,
+    EventAction,
     KernelRecord,
     ProcessIdentity,
     SessionRecord,
@@ -210,11 +211,11 @@ def _record(place: Place, gone: Iterable[KeptKernel]) -> None:
     sessions = [s for k in gone for s in k.sessions]
     store_of(place).commit_now(
         Change(
-            sessions=tuple(replace(s, state=SessionState.DORMANT, reason=reason) for s in sessions),
+            sessions=tuple(s.asleep(reason) for s in sessions),
             forgotten_kernels=tuple(k.record.kernel_id for k in gone),
             events=tuple(
                 Event(
-                    action="dormant",
+                    action=EventAction.DORMANT,
                     session_id=s.session_id,
                     kernel_id=s.kernel_id,
                     detail=reason,

@@ -91,6 +91,17 @@ class AdoptionError(SessionsError, RuntimeError):
         self.kernel_id = kernel_id
 
 
+class KernelStartError(SessionsError, RuntimeError):
+    """A kernel could not be started; nothing was changed.
+
+    :ivar kernel_name: the kernelspec's name
+    """
+
+    def __init__(self, kernel_name: str, reason: str) -> None:
+        super().__init__(f"The '{kernel_name}' kernel could not be started: {reason!r}")
+        self.kernel_name = kernel_name
+
+
 class KernelGoneError(SessionsError, LookupError):
     """A kernel that was to be adopted does not run any more.
 

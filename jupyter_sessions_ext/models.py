@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta, timezone
 from enum import Enum
 from typing import Any
 
@@ -14,6 +14,10 @@ def now() -> datetime:
     return datetime.now(timezone.utc)
 
 
+SYSTEM = "system"
+"""Who does what no user asked for."""
+
+
 class SessionState(str, Enum):
     """What a session is at the moment."""
 
@@ -21,6 +25,33 @@ class SessionState(str, Enum):
     """Its kernel runs."""
     DORMANT = "dormant"
     """Its kernel is gone; opening the path revives it."""
+
+
+class EventAction(str, Enum):
+    """A transition: what an :class:`Event` tells of."""
+
+    CREATED = "created"
+    """A session came into being, live."""
+    RENAMED = "renamed"
+    """Its path changed; ``detail`` says from what."""
+    KERNEL_CHANGED = "kernel_changed"
+    """It has another kernel; ``detail`` says which it had."""
+    ABSORBED = "absorbed"
+    """It was renamed onto the path of a dormant session, whose history it takes over."""
+    DORMANT = "dormant"
+    """Live to dormant: its kernel is gone; ``detail`` says why."""
+    REVIVED = "revived"
+    """Dormant to live: its path was opened, and it has a new kernel."""
+    RECOVERED = "recovered"
+    """It is live again with a kernel that an earlier server had started for it."""
+    DELETED = "deleted"
+    """It is gone, dormant or live; ``detail`` says why, where nobody asked for it."""
+    KEPT = "kept"
+    """It was deleted, but its kernel could not be shut down: it is there again."""
+    EXPIRED = "expired"
+    """It was dormant for longer than sessions are kept, and is gone."""
+    ADOPTED = "adopted"
+    """A kernel that an earlier server had started is this server's."""
 
 
 class KernelPhase(str, Enum):
@@ -49,6 +80,13 @@ class SessionRecord:
     reason: str = ""
     kernel_name: str | None = None
     created_at: datetime = field(default_factory=now)
+    since: datetime = field(default_factory=now)
+    """When it came into its state."""
+
+    def asleep(self, reason: str) -> SessionRecord:
+        """Return what it is when its kernel is gone."""
+        since = self.since if self.state is SessionState.DORMANT else now()
+        return replace(self, state=SessionState.DORMANT, reason=reason, since=since)
 
     def row(self) -> dict[str, Any]:
         """Return the five columns of jupyter_server's ``session`` table."""
@@ -119,11 +157,12 @@ class KernelActivity:
 class Event:
     """One line of history: it is committed together with the change that it tells of."""
 
-    action: str
+    action: EventAction
     session_id: str | None = None
     kernel_id: str | None = None
     detail: str = ""
-    user: str = "system"
+    user: str = SYSTEM
+    """The user's name, as the server's identity provider has it; nobody asked for the rest."""
     time: datetime = field(default_factory=now)
 
 
@@ -139,6 +178,28 @@ class ServerRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """For how long what nobody uses is kept; ``None``: for ever."""
+
+    dormant: timedelta | None = timedelta(days=30)
+    """Dormant sessions."""
+    history: timedelta | None = timedelta(days=365)
+    """Events."""
+    events: int | None = 100_000
+    """So many events at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HistoryLimits:
+    """How much of the history is kept; ``None``: all of it."""
+
+    since: datetime | None
+    """Events before this are dropped."""
+    most: int | None
+    """So many events are kept, the latest."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """What is committed in one transaction and then shown, or neither."""
 
@@ -151,10 +212,59 @@ class Change:
     """Pairs (forgotten session, session that takes over its history)."""
     events: tuple[Event, ...] = ()
     server: ServerRecord | None = None
+    history: HistoryLimits | None = None
+    """What of the history is not kept any longer."""
 
     def __bool__(self) -> bool:
         """Whether there is anything to commit."""
         return any(getattr(self, name) for name in self.__dataclass_fields__)
+
+
+def merged(changes: Iterable[Change]) -> Change:
+    """Return the one change that does what these do one after the other."""
+    sessions: dict[str, SessionRecord] = {}
+    kernels: dict[str, KernelRecord] = {}
+    activity: dict[str, KernelActivity] = {}
+    forgotten_sessions: dict[str, None] = {}
+    forgotten_kernels: dict[str, None] = {}
+    absorbed: list[tuple[str, str]] = []
+    events: list[Event] = []
+    server: ServerRecord | None = None
+    history: HistoryLimits | None = None
+    for change in changes:
+        for session_id in change.forgotten_sessions:
+            sessions.pop(session_id, None)
+            forgotten_sessions[session_id] = None
+        sessions |= {s.session_id: s for s in change.sessions}
+        for kernel_id in change.forgotten_kernels:
+            kernels.pop(kernel_id, None)
+            activity.pop(kernel_id, None)
+            forgotten_kernels[kernel_id] = None
+        for kernel in change.kernels:
+            kernels[kernel.kernel_id] = kernel
+            activity.pop(kernel.kernel_id, None)  # the record has it, or is newer
+        activity |= {a.kernel_id: a for a in change.activity}
+        taken_over = dict(change.absorbed)
+        absorbed += change.absorbed
+        # Histories are taken over before this change's events are written.
+        events = [
+            replace(e, session_id=taken_over[e.session_id]) if e.session_id in taken_over else e
+            for e in events
+        ]
+        events += change.events
+        server = change.server or server
+        history = change.history or history
+    return Change(
+        sessions=tuple(sessions.values()),
+        forgotten_sessions=tuple(forgotten_sessions),
+        kernels=tuple(kernels.values()),
+        forgotten_kernels=tuple(forgotten_kernels),
+        activity=tuple(activity.values()),
+        absorbed=tuple(absorbed),
+        events=tuple(events),
+        server=server,
+        history=history,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from .models import Change, KernelRecord, SessionRecord, SessionState, Snapshot
+from .models import Change, KernelRecord, SessionRecord, SessionState
 
 
 class _Index:
@@ -39,9 +39,13 @@ class Registry:
         self._by_path = _Index()
         self._by_kernel = _Index()
 
-    def load(self, snapshot: Snapshot) -> None:
-        """Show what a store held when it was opened."""
-        self.apply(Change(sessions=snapshot.sessions, kernels=snapshot.kernels))
+    def copy(self) -> Registry:
+        """Return another one of the same records."""
+        other = Registry()
+        other.apply(
+            Change(sessions=tuple(self.sessions.values()), kernels=tuple(self.kernels.values()))
+        )
+        return other
 
     def apply(self, change: Change) -> None:
         """Show a change that is committed."""
@@ -65,6 +69,10 @@ class Registry:
     def live(self) -> list[SessionRecord]:
         """Return the live sessions in the order of their creation."""
         return [s for s in self.sessions.values() if s.state is SessionState.LIVE]
+
+    def dormant(self) -> list[SessionRecord]:
+        """Return the dormant sessions in the order of their creation."""
+        return [s for s in self.sessions.values() if s.state is SessionState.DORMANT]
 
     def at_path(self, path: str | None, state: SessionState) -> Iterator[SessionRecord]:
         """Yield the sessions of a path that are in a state."""

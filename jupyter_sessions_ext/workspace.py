@@ -16,6 +16,7 @@ from typing import Any
 
 from jupyter_core.paths import jupyter_data_dir
 
+from .commits import Commits
 from .errors import (
     SchemaTooNewError,
     SessionsError,
@@ -29,29 +30,28 @@ from .host import POSIX, identify, is_on_network, machine_id
 from .models import (
     Change,
     Event,
+    EventAction,
     KernelActivity,
     KernelPhase,
     KernelRecord,
+    Retention,
     ServerRecord,
-    SessionState,
     Snapshot,
     now,
 )
 from .registry import Registry
 from .storage.sqlite import MEMORY, SQLiteStore, is_sqlite_file
 from .storage.store import Store
-from .tasks import Tasks
 
 
-class Workspace:
-    """The sessions and kernels that belong together, and every change made to them.
-
-    A change is committed first and shown in :attr:`registry` then, or neither.
+class Workspace(Commits):
+    """The sessions and kernels that belong together, and where they are kept.
 
     :param store: what keeps it, for a workspace without a folder, a lease and kernel processes
     :param state_dir: the folder of all workspaces, for one that :meth:`open` opens
     :param database: an explicit database file in place of the workspace's own
     :param kernels_on_stop: ``"keep"`` or ``"shutdown"``
+    :param retention: what is kept for how long
     """
 
     def __init__(
@@ -62,98 +62,28 @@ class Workspace:
         state_dir: str | None = None,
         database: str | None = None,
         kernels_on_stop: str = "shutdown",
+        retention: Retention | None = None,
     ) -> None:
-        self.store: Store = store or SQLiteStore(MEMORY)
-        self.registry = Registry()
+        super().__init__(log, store or SQLiteStore(MEMORY))
         self.kernels_on_stop = kernels_on_stop
+        self.retention = retention or Retention()
         self.recovered = False
         """Whether the records were compared with the processes that run."""
         self.place: Place | None = None
         """Its state folder; ``None`` when nothing is kept."""
         self.keeps_kernels = False
         """Whether kernel processes outlive this server."""
-        self.unusable: StoreUnavailableError | None = None
-        """Why nothing can be kept although it should be: every change is refused with it."""
         self.lost: set[str] = set()
         """Keys of places whose records are lost, so that kernels without a record may run."""
         self.closing = False
-        self.log = log
         self._lease: Lease | None = None
         self.server: ServerRecord | None = None
         """This server process; it is recorded by the recovery's transaction."""
-        self._lock = asyncio.Lock()
-        self._tasks = Tasks()
         self._deleting: set[str] = set()
-        self._failing = False
         self._siblings: list[Place] = []
         self._state_dir = state_dir
         self._database = database
         self._is_open = False
-
-    # ------------------------------------------------------------------ changes
-
-    async def transact(self, build: Callable[[], Change]) -> Change:
-        """Commit what ``build`` makes of the registry as it then is, and show it.
-
-        It is finished even when the caller is cancelled.
-
-        :raises StoreUnavailableError: nothing was changed
-        """
-        return await self._tasks.finish(self._transact(build))
-
-    def refuse_unusable(self) -> None:
-        """Refuse a change where nothing can be kept although it should be.
-
-        :raises StoreUnavailableError: so it is
-        """
-        if self.unusable is not None:
-            raise self.unusable
-
-    async def _transact(self, build: Callable[[], Change]) -> Change:
-        self.refuse_unusable()
-        async with self._lock:
-            change = build()
-            if change:
-                try:
-                    await self.store.commit(change)
-                except StoreUnavailableError as error:
-                    self._report(error)
-                    raise
-                self._failing = False
-                self.registry.apply(change)
-            return change
-
-    def commit_now(self, change: Change) -> None:
-        """Commit a change before the loop runs; one that cannot be kept is shown all the same."""
-        try:
-            self.store.commit_now(change)
-        except StoreUnavailableError as error:
-            self._report(error)
-        self.registry.apply(change)
-
-    def _report(self, error: StoreUnavailableError) -> None:
-        """Log the first of a row of failures."""
-        if not self._failing:
-            self.log.error("%s. Until then changes are refused with status 503.", error)
-        self._failing = True
-
-    def note(self, build: Callable[[], Change]) -> None:
-        """Commit a change soon that nobody waits for; a failure is logged by :meth:`transact`."""
-        with contextlib.suppress(RuntimeError):  # no loop: there is nobody to serve either
-            asyncio.get_running_loop()
-            self._tasks.spawn(self._noted(build))
-
-    async def _noted(self, build: Callable[[], Change]) -> None:
-        try:
-            await self._transact(build)
-        except StoreUnavailableError:
-            pass  # it is logged
-        except Exception:
-            self.log.exception("A change was lost.")
-
-    async def settled(self) -> None:
-        """Wait until everything that was noted so far is committed, or refused."""
-        await self._tasks.settled()
 
     # ------------------------------------------------------------------ kernels
 
@@ -162,7 +92,7 @@ class Workspace:
 
         :raises StoreUnavailableError: it must not be started
         """
-        await self.transact(lambda: Change(kernels=(kernel,)))
+        await self.transact(lambda _: Change(kernels=(kernel,)))
 
     async def running(self, kernel: KernelRecord) -> None:
         """Record the process of a kernel that was started or restarted.
@@ -170,8 +100,8 @@ class Workspace:
         :raises StoreUnavailableError: only what was recorded before is known of it
         """
 
-        def build() -> Change:
-            known = self.registry.kernels.get(kernel.kernel_id)
+        def build(records: Registry) -> Change:
+            known = records.kernels.get(kernel.kernel_id)
             if known is None:
                 return Change(kernels=(kernel,))
             return Change(
@@ -195,11 +125,11 @@ class Workspace:
         """
         with contextlib.suppress(StoreUnavailableError):
             await self.transact(
-                lambda: Change(
+                lambda records: Change(
                     kernels=tuple(
-                        replace(self.registry.kernels[k], phase=KernelPhase.STOPPING)
+                        replace(records.kernels[k], phase=KernelPhase.STOPPING)
                         for k in kernel_ids
-                        if k in self.registry.kernels
+                        if k in records.kernels
                     )
                 )
             )
@@ -207,39 +137,45 @@ class Workspace:
     def not_stopping(self, kernel_id: str) -> None:
         """Note that a kernel could not be ended, and is no remnant."""
 
-        def build() -> Change:
-            kernel = self.registry.kernels.get(kernel_id)
+        def build(records: Registry) -> Change:
+            kernel = records.kernels.get(kernel_id)
             if kernel is None:
                 return Change()
             return Change(kernels=(replace(kernel, phase=KernelPhase.RUNNING),))
 
         self.note(build)
 
-    def kernel_gone(self, kernel_id: str, reason: str) -> None:
+    def kernel_gone(self, kernel_id: str, reason: str, user: str | None = None) -> None:
         """Note that a kernel has ended: its sessions turn dormant."""
-        self.note(lambda: self._without_kernel(kernel_id, reason))
+        self.note(lambda records: self._without_kernel(records, kernel_id, reason), user)
 
-    def _without_kernel(self, kernel_id: str, reason: str) -> Change:
+    def _without_kernel(self, records: Registry, kernel_id: str, reason: str) -> Change:
         sessions = [
-            replace(session, state=SessionState.DORMANT, reason=reason)
-            for session in self.registry.of_kernel(kernel_id)
+            session.asleep(reason)
+            for session in records.of_kernel(kernel_id)
             if session.session_id not in self._deleting
         ]
         return Change(
-            forgotten_kernels=(kernel_id,) if kernel_id in self.registry.kernels else (),
+            forgotten_kernels=(kernel_id,) if kernel_id in records.kernels else (),
             sessions=tuple(sessions),
             events=tuple(
-                Event(action="dormant", session_id=s.session_id, kernel_id=kernel_id, detail=reason)
+                Event(
+                    action=EventAction.DORMANT,
+                    session_id=s.session_id,
+                    kernel_id=kernel_id,
+                    detail=reason,
+                )
                 for s in sessions
             ),
         )
 
     def active(self, activity: Callable[[], Iterable[KernelActivity]]) -> asyncio.Future[Any]:
         """Record activity of kernels, read when it is their turn."""
-        known = self.registry.kernels
         return self._tasks.spawn(
-            self._transact(
-                lambda: Change(activity=tuple(a for a in activity() if a.kernel_id in known))
+            self.transact(
+                lambda records: Change(
+                    activity=tuple(a for a in activity() if a.kernel_id in records.kernels)
+                )
             )
         )
 
@@ -284,13 +220,13 @@ class Workspace:
         except OSError as error:
             reason = error.reason if isinstance(error, StoreUnavailableError) else str(error)
             self.unusable = StateUnusableError(self._database or self._state_dir, reason)
-            self._report(self.unusable)
+            self.report(self.unusable)
             self._keep_nothing()
 
     def _keep_nothing(self) -> None:
         self._let_go()
         self.store = SQLiteStore(MEMORY)
-        self.registry = Registry()
+        self.load(Snapshot())
 
     def _open(self, state_dir: Path, root_dir: str, database: str | None) -> None:
         candidates = list(places(state_dir, root_dir, database))
@@ -306,7 +242,7 @@ class Workspace:
         else:
             raise StateRefusedError(str(state_dir), "every workspace of this root folder is in use")
         describe(place)
-        self.registry.load(self._open_store(place))
+        self.load(self._open_store(place))
         self.log.info("Sessions are kept in %s.", place.folder)
         if place is not candidates[0]:
             self.log.warning(
@@ -391,7 +327,7 @@ class Workspace:
         change = replace(change, events=store.all_events() if change else ())
         # Committed here before it goes there: a crash in between leaves it in both, not in none.
         self.store.commit_now(change)
-        self.registry.apply(change)
+        self._show(change)
         assert self.place is not None
         for kernel in change.kernels:
             with contextlib.suppress(OSError):
@@ -420,7 +356,7 @@ class Workspace:
         if self.server is not None:
             server = replace(self.server, stopped_at=now())
             with contextlib.suppress(StoreUnavailableError):
-                await self.transact(lambda: Change(server=server))
+                await self.transact(lambda _: Change(server=server))
 
     def close(self) -> None:
         """Finish what is queued, close the store and free the lease. Safe to call twice."""

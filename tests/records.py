@@ -8,6 +8,7 @@ from datetime import datetime, timedelta, timezone
 from jupyter_sessions_ext.models import (
     Change,
     Event,
+    EventAction,
     KernelPhase,
     KernelRecord,
     ProcessIdentity,
@@ -28,6 +29,7 @@ SESSION = SessionRecord(
     reason="culled",
     kernel_name="python3",
     created_at=WHEN,
+    since=WHEN + timedelta(hours=1),
 )
 KERNEL = KernelRecord(
     kernel_id="k",
@@ -46,7 +48,12 @@ KERNEL = KernelRecord(
     adoptions=3,
 )
 EVENT = Event(
-    action="dormant", session_id="s", kernel_id="k", detail="culled", user="ada", time=WHEN
+    action=EventAction.DORMANT,
+    session_id="s",
+    kernel_id="k",
+    detail="culled",
+    user="ada",
+    time=WHEN,
 )
 SERVER = ServerRecord(server_id="server", process=PROCESS, hostname="host", started_at=WHEN)
 EVERYTHING = Change(sessions=(SESSION,), kernels=(KERNEL,), events=(EVENT,), server=SERVER)

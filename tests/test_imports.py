@@ -26,8 +26,9 @@ LAYERS = [
     {"sessions"},
     {"kernels"},
     {"workspace"},
+    {"commits"},
     {"folder", "registry"},
-    {"storage", "tasks"},
+    {"events", "storage", "tasks"},
     {"host"},
     {"models", "errors"},
 ]
@@ -101,7 +102,7 @@ def test_only_its_store_imports_aiosqlite() -> None:
         ("registry", ["tornado", "aiosqlite", "jupyter_server", "zmq"]),
         ("storage.store", ["tornado", "aiosqlite", "jupyter_server", "zmq"]),
         ("storage.sqlite", ["tornado", "jupyter_server", "zmq"]),
-        ("workspace", ["tornado", "jupyter_server", "zmq"]),
+        ("workspace", ["tornado", "jupyter_server.serverapp", "zmq"]),
     ],
 )
 def test_a_part_loads_no_more_than_it_needs(module: str, not_loaded: list[str]) -> None:

@@ -121,7 +121,8 @@ async def test_stock_can_use_a_file_afterwards(stock_file: Path, make_store: Mak
         assert rows(manager) == [s.row() for s in (*STOCK_SESSIONS, SESSION, added)]
     found = stored(stock_file).sessions
     assert [s.row() for s in found] == [s.row() for s in (*STOCK_SESSIONS, SESSION, added)]
-    assert found[-2:] == (SESSION, replace(added, created_at=found[-1].created_at))
+    read = found[-1]
+    assert found[-2:] == (SESSION, replace(added, created_at=read.created_at, since=read.since))
 
 
 def test_a_migration_that_fails_leaves_the_file_to_stock(

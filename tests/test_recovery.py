@@ -79,8 +79,10 @@ def test_what_is_recovered_is_committed_and_shown(
     recover(opened, adopted.append)
     assert opened.recovered
     assert adopted == [replace(running, adoptions=1)]
-    asleep = replace(OTHER, state=SessionState.DORMANT, reason=KERNEL_ENDED)
-    assert list(opened.registry.sessions.values()) == [mine, asleep]
+    still, asleep = opened.registry.sessions.values()
+    assert still == mine
+    assert asleep == replace(OTHER.asleep(KERNEL_ENDED), since=asleep.since)
+    assert asleep.state is SessionState.DORMANT
     assert opened.registry.kernels == {"new": adopted[0]}
     stored = SQLiteStore(place_of(opened).database).open()
     assert stored == Snapshot(sessions=(mine, asleep), kernels=(adopted[0],))

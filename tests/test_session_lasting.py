@@ -92,7 +92,7 @@ async def test_a_session_that_moves_onto_a_dormant_path_absorbs_it_and_its_histo
     assert list(workspace.registry.sessions) == [model["id"]]
     assert await stored(lasting) == [(model["id"], "a.ipynb", "kernel-1")]
     history = [event.action for event in await workspace.store.events(model["id"])]
-    assert history == ["created", "dormant", "created", "renamed"]
+    assert history == ["created", "dormant", "created", "renamed", "absorbed"]
     assert await workspace.store.events(dormant["id"]) == []
 
 

@@ -117,7 +117,7 @@ def test_what_a_killed_process_was_writing_is_not_there(
         connection = sqlite3.connect(sys.argv[1], isolation_level=None)
         connection.execute("PRAGMA cache_size=2")
         connection.execute("BEGIN IMMEDIATE")
-        connection.execute("UPDATE schema_version SET version = 1000")
+        connection.execute("UPDATE schema_version SET version = version + 1000")
         for table in ("session", "session_detail", "kernel", "event", "server"):
             connection.execute(f"DELETE FROM {table}")
         rows = [(str(n), "x" * 1000) for n in range(200)]

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 from workspaces import KERNEL, LOG, OTHER, SESSION, add
@@ -23,6 +24,7 @@ from jupyter_sessions_ext.models import (
     Snapshot,
     now,
 )
+from jupyter_sessions_ext.registry import Registry
 from jupyter_sessions_ext.storage.sqlite import MEMORY, SQLiteStore
 from jupyter_sessions_ext.workspace import Workspace
 
@@ -109,7 +111,7 @@ async def test_a_change_is_not_shown_while_its_commit_lasts(
 
 @pytest.mark.asyncio
 async def test_a_change_that_is_refused_is_not_shown(held: Workspace, store: HeldStore) -> None:
-    await held.transact(lambda: Change(sessions=(SESSION,), kernels=(KERNEL,)))
+    await held.transact(lambda _: Change(sessions=(SESSION,), kernels=(KERNEL,)))
     store.refuses = True
     for change in (
         Change(sessions=(OTHER,)),
@@ -117,7 +119,7 @@ async def test_a_change_that_is_refused_is_not_shown(held: Workspace, store: Hel
         Change(sessions=(replace(SESSION, path="renamed"),)),
     ):
         with pytest.raises(StoreUnavailableError):
-            await held.transact(lambda change=change: change)  # type: ignore[misc]
+            await held.transact(lambda _, change=change: change)  # type: ignore[misc]
     assert held.registry.sessions == {"s": SESSION}
     assert held.registry.kernels == {"k": KERNEL}
     assert [s.session_id for s in held.registry.at_path("a.ipynb", SessionState.LIVE)] == ["s"]
@@ -151,8 +153,8 @@ async def test_a_change_is_built_on_what_those_before_it_have_made(
 ) -> None:
     store.open_gate.clear()
 
-    def count() -> Change:
-        return add(replace(SESSION, session_id=str(len(held.registry.sessions))))()
+    def count(records: Registry) -> Change:
+        return Change(sessions=(replace(SESSION, session_id=str(len(records.sessions))),))
 
     commits = [asyncio.ensure_future(held.transact(count)) for _ in range(5)]
     await store.asked.wait()
@@ -214,7 +216,7 @@ async def test_a_caller_cancelled_while_it_waits_for_its_turn_gets_its_change(
 
 @pytest.mark.asyncio
 async def test_nothing_is_committed_for_no_change(held: Workspace, store: HeldStore) -> None:
-    assert await held.transact(Change) == Change()
+    assert await held.transact(lambda _: Change()) == Change()
     assert store.committed == []
 
 
@@ -222,7 +224,7 @@ async def test_nothing_is_committed_for_no_change(held: Workspace, store: HeldSt
 async def test_an_error_of_a_change_reaches_its_caller_and_blocks_no_other(
     held: Workspace,
 ) -> None:
-    def build() -> Change:
+    def build(_: Registry) -> Change:
         raise LookupError("no such session")
 
     with pytest.raises(LookupError, match="no such session"):
@@ -267,11 +269,13 @@ def test_what_cannot_be_kept_at_start_is_shown_all_the_same(
 @pytest.mark.asyncio
 async def test_sessions_of_a_kernel_that_is_gone_turn_dormant(held: Workspace) -> None:
     elsewhere = replace(SESSION, session_id="u", kernel_id="another")
-    await held.transact(lambda: Change(sessions=(SESSION, OTHER, elsewhere), kernels=(KERNEL,)))
+    await held.transact(lambda _: Change(sessions=(SESSION, OTHER, elsewhere), kernels=(KERNEL,)))
     held.kernel_gone("k", "culled")
     await held.settled()
-    dormant = [replace(s, state=SessionState.DORMANT, reason="culled") for s in (SESSION, OTHER)]
-    assert list(held.registry.sessions.values()) == [*dormant, elsewhere]
+    *dormant, last = held.registry.sessions.values()
+    assert last == elsewhere
+    assert dormant == [replace(s.asleep("culled"), since=ANY) for s in (SESSION, OTHER)]
+    assert all(s.state is SessionState.DORMANT and s.since > SESSION.since for s in dormant)
     assert held.registry.kernels == {}
     assert held.registry.live() == [elsewhere]
     for session in dormant:
@@ -281,7 +285,7 @@ async def test_sessions_of_a_kernel_that_is_gone_turn_dormant(held: Workspace) -
 
 @pytest.mark.asyncio
 async def test_a_session_that_is_being_deleted_does_not_turn_dormant(held: Workspace) -> None:
-    await held.transact(lambda: Change(sessions=(SESSION, OTHER), kernels=(KERNEL,)))
+    await held.transact(lambda _: Change(sessions=(SESSION, OTHER), kernels=(KERNEL,)))
     with held.deleting("s"):
         held.kernel_gone("k", "shut down")
         await held.settled()

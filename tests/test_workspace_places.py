@@ -18,7 +18,7 @@ from workspaces import KERNEL, OTHER, SESSION, Opens, add, messages, place_of, r
 from jupyter_sessions_ext import folder, workspace
 from jupyter_sessions_ext.folder import Place
 from jupyter_sessions_ext.kernels.recovery import recover
-from jupyter_sessions_ext.models import Change, Event, Snapshot
+from jupyter_sessions_ext.models import Change, Event, EventAction, Snapshot
 from jupyter_sessions_ext.storage.sqlite import MEMORY, SQLiteStore
 
 # -------------------------------------------------------------------------- the state folder
@@ -143,7 +143,7 @@ def left_behind(open_workspace: Opens) -> Place:
         Change(
             sessions=(replace(OTHER, kernel_id="l"),),
             kernels=(replace(KERNEL, kernel_id="l"),),
-            events=(Event(action="created", session_id="t", kernel_id="l"),),
+            events=(Event(action=EventAction.CREATED, session_id="t", kernel_id="l"),),
         )
     )
     place = place_of(second)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from jupyter_sessions_ext import folder
+from jupyter_sessions_ext.commits import Build
 from jupyter_sessions_ext.folder import Place
 from jupyter_sessions_ext.models import Change, SessionRecord
 from jupyter_sessions_ext.storage.migrations import LATEST
@@ -23,8 +23,8 @@ OTHER = replace(SESSION, session_id="t", path="b.ipynb")
 KERNEL = new_kernel("k", "python3", "kernel-k.json")
 
 
-def add(*sessions: SessionRecord) -> Callable[[], Change]:
-    return lambda: Change(sessions=sessions)
+def add(*sessions: SessionRecord) -> Build:
+    return lambda _: Change(sessions=sessions)
 
 
 class Opens:

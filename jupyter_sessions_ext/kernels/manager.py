@@ -26,7 +26,7 @@ from traitlets.utils.importstring import import_item
 
 from ..errors import StoreUnavailableError, ValueRefusedError
 from ..host import identify, is_running, machine_id
-from ..models import Change, KernelActivity, KernelPhase, KernelRecord, SessionRecord
+from ..models import SYSTEM, Change, KernelActivity, KernelPhase, KernelRecord, SessionRecord
 from ..workspace import Workspace, new_kernel
 from .kernel import DurableKernelMixin
 from .logs import LogKeeper
@@ -236,7 +236,10 @@ class DurableMappingMixin(AsyncMappingKernelManager):
         if self.workspace.keeps_kernels:
             self._end_unowned(removed)
         if removed is not None and not self.workspace.closing:
-            self.workspace.kernel_gone(kernel_id, self._reasons.get(kernel_id, "shut down"))
+            # A timer that was set in a request still has that request's user.
+            reason = self._reasons.get(kernel_id)
+            user = SYSTEM if reason else None
+            self.workspace.kernel_gone(kernel_id, reason or "shut down", user)
         return removed
 
     def _end_unowned(self, kernel: Any) -> None:

@@ -31,11 +31,13 @@ from ..host import (
 from ..models import (
     Change,
     Event,
+    EventAction,
     KernelPhase,
     KernelRecord,
     ProcessIdentity,
     SessionRecord,
     SessionState,
+    now,
 )
 from ..workspace import Workspace
 from .process import signal_group
@@ -222,7 +224,7 @@ def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) 
             left = registry.sessions.get(action.session.session_id) if action.session else None
             if left is not None and left.state is SessionState.LIVE:
                 # Its own kernel is gone; unless it gets this one, it sleeps.
-                sessions[left.session_id] = _asleep(left, KERNEL_ENDED)
+                sessions[left.session_id] = left.asleep(KERNEL_ENDED)
             try:
                 assert adopt is not None
                 adopt(action.kernel)
@@ -230,7 +232,7 @@ def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) 
                 workspace.log.warning("%s", error)
                 gone.append(action.kernel)
                 for session in registry.of_kernel(action.kernel.kernel_id):
-                    sessions[session.session_id] = _asleep(session, KERNEL_ENDED)
+                    sessions[session.session_id] = session.asleep(KERNEL_ENDED)
                 continue
             except Exception as error:  # whatever a user's classes raise: the server must start
                 workspace.log.error(
@@ -242,9 +244,9 @@ def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) 
                 continue
             kept.append(action.kernel)
             if action.session is not None:
-                sessions[action.session.session_id] = action.session
+                sessions[action.session.session_id] = replace(action.session, since=now())
         elif isinstance(action, Sleep):
-            sessions[action.session.session_id] = _asleep(action.session, action.reason)
+            sessions[action.session.session_id] = action.session.asleep(action.reason)
         else:
             if isinstance(action, End):
                 with contextlib.suppress(OSError):
@@ -271,21 +273,17 @@ def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) 
         )
 
 
-def _asleep(session: SessionRecord, reason: str) -> SessionRecord:
-    return replace(session, state=SessionState.DORMANT, reason=reason)
-
-
 def _events(sessions: Iterable[SessionRecord], kernels: Iterable[KernelRecord]) -> Iterable[Event]:
     for session in sessions:
         live = session.state is SessionState.LIVE
         yield Event(
-            action="recovered" if live else "dormant",
+            action=EventAction.RECOVERED if live else EventAction.DORMANT,
             session_id=session.session_id,
             kernel_id=session.kernel_id,
             detail=session.reason,
         )
     for kernel in kernels:
-        yield Event(action="adopted", kernel_id=kernel.kernel_id)
+        yield Event(action=EventAction.ADOPTED, kernel_id=kernel.kernel_id)
 
 
 def observe(kernels: Iterable[KernelRecord]) -> dict[str, ProcessIdentity]:

@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from ..models import Change, Event, KernelPhase, KernelRecord, SessionRecord, SessionState
+from ..models import (
+    Change,
+    Event,
+    EventAction,
+    HistoryLimits,
+    KernelPhase,
+    KernelRecord,
+    Retention,
+    SessionRecord,
+    SessionState,
+    merged,
+    now,
+)
 from ..registry import Registry
+from . import documents
+from .documents import is_at
 
 
 def saved(registry: Registry, session: SessionRecord) -> Change:
     """Return the change that makes a session live with its kernel, created or revived."""
     old = registry.sessions.get(session.session_id)
     if old is not None:
-        session = replace(session, created_at=old.created_at)
+        since = old.since if old.state is SessionState.LIVE else session.since
+        session = replace(session, created_at=old.created_at, since=since)
     return Change(
         sessions=(session,),
         kernels=_taken(registry, session.kernel_id),
         events=(
             Event(
-                action="revived" if old else "created",
+                action=EventAction.REVIVED if old else EventAction.CREATED,
                 session_id=session.session_id,
                 kernel_id=session.kernel_id,
             ),
@@ -29,11 +44,17 @@ def saved(registry: Registry, session: SessionRecord) -> Change:
 
 
 def updated(
-    registry: Registry, old: SessionRecord, values: Mapping[str, Any], kernel_name: str | None
+    registry: Registry,
+    old: SessionRecord,
+    values: Mapping[str, Any],
+    *,
+    kernel_name: str | None = None,
+    reviving: Container[str] = (),
 ) -> Change:
     """Return the change of a session's columns; a dormant session of a new path is absorbed.
 
     :param kernel_name: the name of the kernel that it then has
+    :param reviving: dormant sessions that are just being given a kernel, and are not absorbed
     """
     new = replace(old, **values)
     kernels: tuple[KernelRecord, ...] = ()
@@ -44,15 +65,35 @@ def updated(
         kernels = (*_taken(registry, new.kernel_id), *_abandoned(registry, old))
         events.append(
             Event(
-                action="kernel_changed",
+                action=EventAction.KERNEL_CHANGED,
                 session_id=old.session_id,
                 kernel_id=new.kernel_id,
                 detail=f"from {old.kernel_id}",
             )
         )
     if new.path != old.path:
-        absorbed = list(registry.at_path(new.path, SessionState.DORMANT))
-        events.append(Event(action="renamed", session_id=old.session_id, detail=f"from {old.path}"))
+        absorbed = [
+            session
+            for session in registry.at_path(new.path, SessionState.DORMANT)
+            if session.session_id not in reviving
+        ]
+        events.append(
+            Event(
+                action=EventAction.RENAMED,
+                session_id=old.session_id,
+                kernel_id=new.kernel_id,
+                detail=f"from {old.path}",
+            )
+        )
+        events += [
+            Event(
+                action=EventAction.ABSORBED,
+                session_id=old.session_id,
+                kernel_id=new.kernel_id,
+                detail=f"session {session.session_id}",
+            )
+            for session in absorbed
+        ]
     return Change(
         sessions=(new,),
         kernels=kernels,
@@ -62,7 +103,50 @@ def updated(
     )
 
 
-def deleted(registry: Registry, session: SessionRecord) -> Change:
+def moved(registry: Registry, source: str, target: str, *, reviving: Container[str] = ()) -> Change:
+    """Return the change that has sessions follow a document, or a folder, that was renamed.
+
+    :param reviving: as for :func:`updated`
+    """
+    followed = []
+    for session in registry.sessions.values():
+        if is_at(session, source):
+            there = documents.moved(session, source, target)
+            values = {"path": there.path, "name": there.name}
+            followed.append(updated(registry, session, values, reviving=reviving))
+    starting = tuple(
+        replace(kernel, intent=documents.moved(kernel.intent, source, target))
+        for kernel in registry.kernels.values()
+        if kernel.intent is not None and is_at(kernel.intent, source)
+    )
+    return merged([*followed, Change(kernels=starting)])
+
+
+def expired(registry: Registry, retention: Retention, *, reviving: Container[str] = ()) -> Change:
+    """Return the change that drops what is not kept any longer.
+
+    :param reviving: dormant sessions that are just being given a kernel, and stay
+    """
+    present = now()
+    gone = [
+        session
+        for session in registry.dormant()
+        if retention.dormant is not None
+        and session.since < present - retention.dormant
+        and session.session_id not in reviving
+    ]
+    since = present - retention.history if retention.history is not None else None
+    return Change(
+        forgotten_sessions=tuple(s.session_id for s in gone),
+        events=tuple(
+            Event(action=EventAction.EXPIRED, session_id=s.session_id, detail=f"path {s.path}")
+            for s in gone
+        ),
+        history=HistoryLimits(since=since, most=retention.events),
+    )
+
+
+def deleted(registry: Registry, session: SessionRecord, detail: str = "") -> Change:
     """Return the change that deletes a session.
 
     It says that its kernel is to end, and any that is just being started for it.
@@ -73,7 +157,16 @@ def deleted(registry: Registry, session: SessionRecord) -> Change:
         if kernel.kernel_id == session.kernel_id
         or (kernel.intent is not None and kernel.intent.session_id == session.session_id)
     ]
-    return replace(forgotten([session], ""), kernels=tuple(ending))
+    return replace(forgotten([session], detail), kernels=tuple(ending))
+
+
+def kept(before: Change) -> Change:
+    """Return the change that takes a deletion back, as the kernel could not be shut down."""
+    [session] = before.sessions
+    event = Event(
+        action=EventAction.KEPT, session_id=session.session_id, kernel_id=session.kernel_id
+    )
+    return replace(before, events=(event,))
 
 
 def forgotten(sessions: Iterable[SessionRecord], detail: str) -> Change:
@@ -82,7 +175,12 @@ def forgotten(sessions: Iterable[SessionRecord], detail: str) -> Change:
     return Change(
         forgotten_sessions=tuple(s.session_id for s in gone),
         events=tuple(
-            Event(action="deleted", session_id=s.session_id, kernel_id=s.kernel_id, detail=detail)
+            Event(
+                action=EventAction.DELETED,
+                session_id=s.session_id,
+                kernel_id=s.kernel_id,
+                detail=detail,
+            )
             for s in gone
         ),
     )

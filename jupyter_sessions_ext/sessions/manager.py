@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import contextlib
+from collections.abc import Mapping
 from typing import Any
+from weakref import WeakValueDictionary
 
 from jupyter_core.utils import ensure_async
-from jupyter_server.services.sessions.sessionmanager import (
-    KernelName,
-    KernelSessionRecord,
-    ModelName,
-)
+from jupyter_events import EventLogger
+from jupyter_server.services.sessions.sessionmanager import KernelName, ModelName
 from tornado import web
+from tornado.ioloop import IOLoop, PeriodicCallback
 
-from ..errors import StoreUnavailableError, ValueRefusedError
-from ..kernels.manager import starting_for
-from ..models import Change, KernelPhase, SessionRecord, SessionState
+from ..errors import KernelStartError, StoreUnavailableError
+from ..models import SYSTEM
 from . import changes
-from .reading import Model, SessionReader
+from .changing import SessionChanger, reason_of_deletion
+from .documents import CONTENTS_EVENTS, is_at, moved
+from .reading import Model, SessionNotFoundError
+
+DOCUMENT_DELETED = "its document was deleted"
+
+UPKEEP_INTERVAL = 3600.0
+"""Seconds between looks for what is not kept any longer."""
 
 
-class SessionManager(SessionReader):
+class SessionManager(SessionChanger):
     """Maps documents to kernels, as behind ``/api/sessions``.
 
     Under the extension the sessions are those of the server's workspace: they survive the server,
@@ -35,248 +41,207 @@ class SessionManager(SessionReader):
     raises ``HTTPError(503)`` and changes nothing.
     """
 
-    # ------------------------------------------------------------------ changing
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._upkeep = PeriodicCallback(self._drop_expired, UPKEEP_INTERVAL * 1000)
 
-    async def create_session(
+    # ------------------------------------------------------------------ what /api/sessions asks for
+
+    async def open_session(
         self,
-        path: str | None = None,
-        name: ModelName | None = None,
-        type: str | None = None,
-        kernel_name: KernelName | None = None,
+        *,
+        path: str,
+        name: str | None = None,
+        type: str,
+        kernel_name: str | None = None,
         kernel_id: str | None = None,
     ) -> Model:
-        """Create a session, with a new kernel unless ``kernel_id`` runs, and return its model.
+        """Return the session of a path; create it, or revive it, where there is none.
 
-        A dormant session of the path comes back under its id. It is finished, or undone, also
-        when the caller is cancelled.
+        Whoever opens a path that is being opened waits, and gets the same session.
 
-        :raises tornado.web.HTTPError: 503, it cannot be stored; no kernel is left behind
+        :raises jupyter_client.kernelspec.NoSuchKernel: the kernel is not installed
+        :raises DuplicateKernelError: the kernel id that was asked for is taken
+        :raises tornado.web.HTTPError: 503, it cannot be stored
         """
-        _check_texts(path=path, name=name, type=type, kernel_name=kernel_name, kernel_id=kernel_id)
-        await self._load()
-        dormant = self._revivable(path)
-        session_id = dormant.session_id if dormant else self.new_session_id()
-        if dormant and not kernel_name and not kernel_id and dormant.kernel_name:
-            kernel_name = KernelName(dormant.kernel_name)
-        intent = SessionRecord(session_id=session_id, path=path, name=name, type=type)
-        self._creating[session_id] = (intent, asyncio.get_running_loop().create_future())
-        pending = KernelSessionRecord(session_id=session_id)
-        self._pending_sessions.update(pending)
-        created: Model = await self._tasks.finish(
-            self._create(intent, pending, kernel_name, kernel_id)
-        )
-        return created
-
-    async def _create(
-        self,
-        intent: SessionRecord,
-        pending: KernelSessionRecord,
-        kernel_name: KernelName | None,
-        kernel_id: str | None,
-    ) -> Model:
-        arguments: dict[str, Any] = {
-            "path": intent.path,
-            "name": intent.name,
-            "type": intent.type,
-        }
-        try:
-            is_new = kernel_id is None or kernel_id not in self.kernel_manager
-            if is_new:
-                kernel_id = await self.start_kernel_for_session(
-                    session_id=intent.session_id,
-                    kernel_name=kernel_name,
-                    kernel_id=kernel_id,
-                    **arguments,
-                )
-            pending.kernel_id = kernel_id
-            self._pending_sessions.update(pending)
-            try:
-                model: Model = await self.save_session(
-                    intent.session_id, kernel_id=kernel_id, **arguments
-                )
-            except Exception:
-                if is_new:
-                    await ensure_async(self.kernel_manager.shutdown_kernel(kernel_id, now=True))
-                raise
+        async with self._turn("path", path):
+            while await self.session_exists(path=path):
+                with contextlib.suppress(SessionNotFoundError):
+                    return await self.get_session(path=path)
+            model: Model = await self.create_session(
+                path=path,
+                name=ModelName(name) if name is not None else None,
+                type=type,
+                kernel_name=KernelName(kernel_name) if kernel_name is not None else None,
+                kernel_id=kernel_id,
+            )
             return model
-        finally:
-            self._pending_sessions.remove(pending)
-            self._creating.pop(intent.session_id)[1].set_result(None)
 
-    def _revivable(self, path: str | None) -> SessionRecord | None:
-        """Return a session of the path that nobody sees, for want of a kernel."""
-        if self._alone:
-            return None
-        registry = self._workspace.registry
-        candidates = [
-            *registry.at_path(path, SessionState.DORMANT),
-            *(
-                record
-                for record in registry.at_path(path, SessionState.LIVE)
-                if record.kernel_id not in self.kernel_manager
-            ),
-        ]
-        return next((c for c in candidates if c.session_id not in self._creating), None)
+    async def change_session(
+        self, session_id: str, values: Mapping[str, Any], kernel_name: str | None = None
+    ) -> Model:
+        """Change columns of a session, and give it a new kernel where one is named.
 
-    async def start_kernel_for_session(
-        self,
-        session_id: str,
-        path: str | None,
-        name: ModelName | None,
-        type: str | None,
-        kernel_name: KernelName | None,
-        kernel_id: str | None = None,
-    ) -> str:
-        """Start a kernel for a session, as jupyter_server's does, and return its id.
+        The kernel that it had ends. Changes of a session's kernel are made one after the other;
+        any other change is made at once. It is finished also when the caller is cancelled.
 
-        Until the session is saved, the kernel's record says what session it is for.
+        :raises KernelStartError: the kernel could not be started; nothing was changed
+        :raises tornado.web.HTTPError: 404, there is no such session; 400, ``kernel_id`` does not
+            run; 503, it cannot be stored
         """
-        token = starting_for.set(
-            SessionRecord(session_id=session_id, path=path, name=name, type=type)
-        )
+        if kernel_name is None and "kernel_id" not in values:
+            await self._update(session_id, values)
+            return await self.get_session(session_id=session_id)
+        return await self._tasks.finish(self._change_kernel(session_id, values, kernel_name))
+
+    async def _change_kernel(
+        self, session_id: str, values: Mapping[str, Any], kernel_name: str | None
+    ) -> Model:
+        async with self._turn("kernel", session_id):
+            before = await self.get_session(session_id=session_id)
+            if kernel_name is not None:
+                kernel_id = await self._start_other(before, kernel_name)
+            else:
+                kernel_id = values["kernel_id"]
+                if kernel_id not in self.kernel_manager:
+                    raise web.HTTPError(400, f"No such kernel: {kernel_id}")
+            await self._update(session_id, {**values, "kernel_id": kernel_id})
+            try:
+                return await self.get_session(session_id=session_id)
+            finally:
+                if kernel_id != before["kernel"]["id"]:
+                    await self._end_replaced(before["kernel"]["id"])
+
+    async def end_session(self, session_id: str) -> None:
+        """Delete a session and end its kernel, whichever class created it.
+
+        :raises tornado.web.HTTPError: 404, there is no such session; 503, it cannot be stored
+        """
         try:
-            folder = await ensure_async(self.contents_manager.get_kernel_path(path=path))
-            started: str = await ensure_async(
-                self.kernel_manager.start_kernel(
-                    path=folder,
-                    kernel_name=kernel_name,
-                    env=self.get_kernel_env(path, name),
-                    kernel_id=kernel_id,
+            await self.delete_session(session_id)
+        except LookupError:
+            if not self._is_overridden("delete_session", session_id):
+                raise
+            await SessionManager.delete_session(self, session_id)
+
+    # ------------------------------------------------------------------ what the server tells it
+
+    def follow_documents(self, bus: EventLogger) -> None:
+        """Have sessions renamed and deleted with their documents, as the server's events tell."""
+        # As it was emitted: modifiers may have taken the path away for the sake of privacy.
+        bus.add_listener(modified=False, schema_id=CONTENTS_EVENTS, listener=self._heard)
+
+    async def _heard(self, logger: EventLogger, schema_id: str, data: dict[str, Any]) -> None:
+        if data["action"] == "rename":
+            await self.document_renamed(data["source_path"], data["path"])
+        elif data["action"] == "delete":
+            await self.document_deleted(data["path"])
+
+    async def document_renamed(self, source: str, target: str) -> None:
+        """Have the sessions of a document, or of those below a folder, follow it.
+
+        A session that is just being created is created under the new path. It is no change where
+        a client has already made it.
+        """
+        for creating in self._creating.values():
+            if is_at(creating.record, source):
+                creating.record = moved(creating.record, source, target)
+        change = await self._workspace.transact(
+            lambda records: changes.moved(records, source, target, reviving=self._creating)
+        )
+        for session in change.sessions:
+            if session.kernel_id in self.kernel_manager:
+                self._tell_kernel(session)
+
+    async def document_deleted(self, path: str) -> None:
+        """Delete the sessions of a document, or of those below a folder, and end their kernels."""
+        token = reason_of_deletion.set(DOCUMENT_DELETED)
+        try:
+            live = [s for s in self._workspace.registry.live() if is_at(s, path)]
+            for outcome in await asyncio.gather(
+                *(self.end_session(s.session_id) for s in live), return_exceptions=True
+            ):
+                if isinstance(outcome, Exception) and not isinstance(outcome, SessionNotFoundError):
+                    self.log.error("A session of %s could not be deleted: %r", path, outcome)
+            await self._workspace.transact(
+                lambda records: changes.forgotten(
+                    [s for s in records.dormant() if is_at(s, path)], DOCUMENT_DELETED
                 )
             )
-            return started
         finally:
-            starting_for.reset(token)
+            reason_of_deletion.reset(token)
 
-    async def save_session(
-        self,
-        session_id: str,
-        path: str | None = None,
-        name: str | None = None,
-        type: str | None = None,
-        kernel_id: str | None = None,
-    ) -> Model:
-        """Store a session whose kernel runs, and return its model.
+    # ------------------------------------------------------------------ upkeep
 
-        :raises tornado.web.HTTPError: 503, it cannot be stored; 404, its kernel is gone
-        """
-        _check_texts(path=path, name=name, type=type, kernel_id=kernel_id)
-        await self._load()
-        session = SessionRecord(
-            session_id=session_id,
-            path=path,
-            name=name,
-            type=type,
-            kernel_id=kernel_id,
-            kernel_name=self._kernel_name(kernel_id),
-        )
-        await self._durably(lambda: changes.saved(self._workspace.registry, session))
-        return await self.get_session(session_id=session_id)
+    def start_upkeep(self) -> None:
+        """Drop what is not kept any longer, now and then again and again."""
+        IOLoop.current().add_callback(self._drop_expired)
+        self._upkeep.start()
 
-    async def update_session(self, session_id: str, **kwargs: Any) -> None:
-        """Change columns of a session.
+    async def _drop_expired(self) -> None:
+        workspace = self._workspace
+        with contextlib.suppress(StoreUnavailableError):  # it is logged
+            await workspace.transact(
+                lambda records: changes.expired(
+                    records, workspace.retention, reviving=self._creating
+                ),
+                SYSTEM,
+            )
 
-        A dormant session of a new path is absorbed: its history goes on under ``session_id``.
-
-        :raises TypeError: one of them is not a column
-        :raises tornado.web.HTTPError: 404, there is no such session; 503, it cannot be stored
-        """
-        try:
-            await self.get_session(session_id=session_id)
-            if not kwargs:
-                return
-            self._check_columns(kwargs)
-            _check_texts(**kwargs)
-            await self._durably(lambda: self._updated(session_id, kwargs))
-        except web.HTTPError:
-            await self._end_kernel_started_for(session_id, kwargs.get("kernel_id"))
-            raise
-        self._tell_kernel(self._workspace.registry.sessions[session_id])
-
-    async def _end_kernel_started_for(self, session_id: str, kernel_id: str | None) -> None:
-        """End a kernel that was started for a change of a session which is not made."""
-        kernel = self._workspace.registry.kernels.get(kernel_id or "")
-        if kernel is not None and kernel_id in self.kernel_manager:
-            has_intent = kernel.intent is not None and kernel.intent.session_id == session_id
-            if has_intent or kernel.phase is KernelPhase.STOPPING:
-                await ensure_async(self.kernel_manager.shutdown_kernel(kernel_id, now=True))
-
-    def _updated(self, session_id: str, values: Mapping[str, Any]) -> Change:
-        registry = self._workspace.registry
-        session = registry.sessions.get(session_id)
-        if session is None:  # deleted meanwhile
-            raise web.HTTPError(404, f"Session not found: session_id={session_id!r}")
-        kernel_name = self._kernel_name(values.get("kernel_id"))
-        return changes.updated(registry, session, values, kernel_name)
-
-    async def delete_session(self, session_id: str) -> None:
-        """End a session and its kernel.
-
-        It is committed first: a crash in between leaves a remnant that the next server ends.
-
-        :raises tornado.web.HTTPError: 404, there is no such session; 503, it cannot be stored
-        """
-        pending = KernelSessionRecord(session_id=session_id)
-        self._pending_sessions.update(pending)
-        await self._tasks.finish(self._delete(session_id, pending))
-
-    async def _delete(self, session_id: str, pending: KernelSessionRecord) -> None:
-        try:
-            model = await self.get_session(session_id=session_id)
-            kernel_id = model["kernel"]["id"]
-            session = self._workspace.registry.sessions[session_id]
-            kernel = self._workspace.registry.kernels.get(kernel_id)
-            kernels = (kernel,) if kernel else ()
-            with self._workspace.deleting(session_id):
-                await self._durably(lambda: changes.deleted(self._workspace.registry, session))
-                try:
-                    await ensure_async(self.kernel_manager.shutdown_kernel(kernel_id))
-                except Exception:
-                    if await self._runs(kernel_id):
-                        await self._durably(lambda: Change(sessions=(session,), kernels=kernels))
-                        raise
-        finally:
-            self._pending_sessions.remove(pending)
+    def close(self) -> None:
+        """Close the store and free the lease. Safe to call twice."""
+        upkeep = getattr(self, "_upkeep", None)
+        if upkeep is not None:
+            upkeep.stop()
+        super().close()
 
     # ------------------------------------------------------------------ how it is done
 
-    async def _runs(self, kernel_id: str) -> bool:
-        if kernel_id not in self.kernel_manager:
+    def _turn(self, what: str, subject: str) -> asyncio.Lock:
+        """Return what those hold who do one thing to one subject, one after the other."""
+        return self._turns.setdefault(f"{what}:{subject}", asyncio.Lock())
+
+    async def _update(self, session_id: str, values: Mapping[str, Any]) -> None:
+        try:
+            await self.update_session(session_id, **values)
+        except LookupError:
+            if not self._is_overridden("update_session", session_id):
+                raise
+            await SessionManager.update_session(self, session_id, **values)
+
+    def _is_overridden(self, method: str, session_id: str) -> bool:
+        """Tell whether a lookup failed in a subclass that knows only sessions it has created.
+
+        So does jupyter-server-documents', which has no room for a session that was recovered.
+        """
+        if getattr(type(self), method) is getattr(SessionManager, method):
             return False
+        self.log.warning("%s does not know session %s.", type(self).__name__, session_id)
+        return True
+
+    async def _start_other(self, session: Model, kernel_name: str) -> str:
         try:
-            return bool(await ensure_async(self.kernel_manager.is_alive(kernel_id)))
-        except Exception:
-            return True  # nothing says that it does not
+            return await self.start_kernel_for_session(
+                session["id"],
+                path=session["path"],
+                name=session["name"],
+                type=session["type"],
+                kernel_name=KernelName(kernel_name),
+            )
+        except web.HTTPError:
+            raise
+        except Exception as error:
+            raise KernelStartError(kernel_name, str(error)) from error
 
-    def _kernel_name(self, kernel_id: str | None) -> str | None:
+    async def _end_replaced(self, kernel_id: str) -> None:
+        """End the kernel that a session had; with pending kernels nobody waits for that."""
+        ending = self._tasks.spawn(self._end_kernel(kernel_id))
+        if not getattr(self.kernel_manager, "use_pending_kernels", False):
+            await ending
+
+    async def _end_kernel(self, kernel_id: str) -> None:
         try:
-            name = self.kernel_manager.get_kernel(kernel_id).kernel_name
-        except (web.HTTPError, KeyError, AttributeError):
-            return None
-        return str(name)
-
-    async def _durably(self, build: Callable[[], Change]) -> None:
-        try:
-            await self._workspace.transact(build)
-        except StoreUnavailableError as error:
-            raise web.HTTPError(503, str(error)) from error
-        except ValueRefusedError as error:
-            raise web.HTTPError(400, f"This cannot be stored: {error}") from error
-
-
-def _check_texts(**values: Any) -> None:
-    """Refuse what is no text, or none that a file name or a database can hold.
-
-    :raises tornado.web.HTTPError: 400, with the name of the value
-    """
-    for name, value in values.items():
-        if value is None:
-            continue
-        if not isinstance(value, str):
-            raise web.HTTPError(400, f"{name} must be a string")
-        try:
-            value.encode()
-        except UnicodeEncodeError as error:
-            raise web.HTTPError(400, f"{name} must be valid Unicode text") from error
-        if "\0" in value:
-            raise web.HTTPError(400, f"{name} must not contain a null character")
+            await ensure_async(self.kernel_manager.shutdown_kernel(kernel_id))
+        except Exception:  # the change is made, and was acknowledged
+            self.log.exception("Kernel %s, which was replaced, could not be shut down", kernel_id)

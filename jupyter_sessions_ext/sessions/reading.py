@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from jupyter_core.utils import ensure_async
@@ -19,12 +20,29 @@ from traitlets import default
 from ..errors import SchemaTooNewError, StoreUnavailableError
 from ..kernels.recovery import recover
 from ..models import Change, SessionRecord, SessionState
+from ..registry import Registry
 from ..storage.sqlite import MEMORY, SQLiteStore
 from ..tasks import Tasks
 from ..workspace import Workspace
 from . import changes
 
 Model = dict[str, Any]
+
+
+class SessionNotFoundError(web.HTTPError):
+    """No session has these column values; status 404."""
+
+    def __init__(self, **wanted: Any) -> None:
+        columns = ", ".join(f"{key}={value!r}" for key, value in wanted.items())
+        super().__init__(404, f"Session not found: {columns}")
+
+
+@dataclass(slots=True)
+class Creating:
+    """A session that is being created, or revived."""
+
+    record: SessionRecord
+    done: asyncio.Future[None] = field(default_factory=asyncio.Future)
 
 
 class SessionReader(StockSessionManager):
@@ -35,7 +53,7 @@ class SessionReader(StockSessionManager):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._creating: dict[str, tuple[SessionRecord, asyncio.Future[Any]]] = {}
+        self._creating: dict[str, Creating] = {}
         self._tasks = Tasks()
         self._alone = self.workspace is None
         self._loading: asyncio.Future[Any] | None = None
@@ -81,7 +99,7 @@ class SessionReader(StockSessionManager):
     async def _load_now(self) -> None:
         try:
             snapshot = await asyncio.to_thread(self._workspace.store.open)
-            self._workspace.registry.load(snapshot)
+            self._workspace.load(snapshot)
             self._loaded = True
         except (StoreUnavailableError, SchemaTooNewError) as error:
             raise web.HTTPError(503, str(error)) from error
@@ -164,9 +182,9 @@ class SessionReader(StockSessionManager):
             if matching:
                 continue  # another may have been made while a kernel manager was asked
             making = [
-                done
-                for record, done in self._creating.values()
-                if wanted.items() <= record.row().items()
+                creating.done
+                for creating in self._creating.values()
+                if wanted.items() <= creating.record.row().items()
             ]
             if not making:
                 return False
@@ -187,8 +205,7 @@ class SessionReader(StockSessionManager):
             model = await self.row_to_model(record.row(), tolerate_culled=True)
             if model is not None:
                 return model
-        wanted = ", ".join(f"{key}={value!r}" for key, value in kwargs.items())
-        raise web.HTTPError(404, f"Session not found: {wanted}")
+        raise SessionNotFoundError(**kwargs)
 
     async def list_sessions(self) -> list[Model]:
         """Return the models of all live sessions, in the order of their creation: one snapshot."""
@@ -279,14 +296,14 @@ class SessionReader(StockSessionManager):
         """Forget sessions whose kernel is gone; under the extension they are only not shown."""
         if self._alone:
             kernels = {row["session_id"]: row["kernel_id"] for row in rows}
-            sessions = self._workspace.registry.sessions
             self.log.warning("%d sessions lost their kernel and are removed.", len(kernels))
 
-            def build() -> Change:
+            def build(records: Registry) -> Change:
                 still = [
-                    sessions[session_id]
+                    session
                     for session_id, kernel_id in kernels.items()
-                    if session_id in sessions and sessions[session_id].kernel_id == kernel_id
+                    if (session := records.sessions.get(session_id))
+                    and session.kernel_id == kernel_id
                 ]
                 return changes.forgotten(still, "kernel gone")
 

@@ -43,6 +43,14 @@ MIGRATIONS: tuple[Migration, ...] = (
                 started_at TEXT NOT NULL, stopped_at TEXT)""",
         ),
     ),
+    Migration(
+        2,
+        "since when a session is in its state",
+        (
+            "ALTER TABLE session_detail ADD COLUMN since TEXT NOT NULL DEFAULT ''",
+            "UPDATE session_detail SET since=strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')",
+        ),
+    ),
 )
 
 LATEST = MIGRATIONS[-1].version

@@ -12,6 +12,7 @@ from typing import Any
 from ..models import (
     Change,
     Event,
+    EventAction,
     KernelPhase,
     KernelRecord,
     ProcessIdentity,
@@ -36,7 +37,7 @@ def from_json(text: str | None) -> Any:
 
 def statements(change: Change) -> Iterator[Statement]:
     """Yield each statement of a change with the rows that it is executed for."""
-    sessions, kernels = change.sessions, change.kernels
+    sessions, kernels, history = change.sessions, change.kernels, change.history
     forgotten = [(session_id,) for session_id in change.forgotten_sessions]
     candidates: list[Statement] = [
         ("UPDATE event SET session_id=? WHERE session_id=?", [(b, a) for a, b in change.absorbed]),
@@ -56,11 +57,19 @@ def statements(change: Change) -> Iterator[Statement]:
         (
             _INSERT_EVENT,
             [
-                (e.time.isoformat(), e.session_id, e.kernel_id, e.action, e.detail, e.user)
+                (e.time.isoformat(), e.session_id, e.kernel_id, e.action.value, e.detail, e.user)
                 for e in change.events
             ],
         ),
         (_UPSERT_SERVER, [_server_row(change.server)] if change.server else []),
+        (
+            "DELETE FROM event WHERE time<?",
+            [(history.since.isoformat(),)] if history and history.since else [],
+        ),
+        (
+            "DELETE FROM event WHERE event_id<=(SELECT max(event_id) FROM event) - ?",
+            [(history.most,)] if history and history.most else [],
+        ),
     ]
     return (candidate for candidate in candidates if candidate[1])
 
@@ -71,9 +80,9 @@ _UPSERT_SESSION = (
     "type=excluded.type, kernel_id=excluded.kernel_id"
 )
 _UPSERT_DETAIL = (
-    "INSERT INTO session_detail (session_id, state, reason, kernel_name, created_at) "
-    "VALUES (?,?,?,?,?) ON CONFLICT (session_id) DO UPDATE SET state=excluded.state, "
-    "reason=excluded.reason, kernel_name=excluded.kernel_name"
+    "INSERT INTO session_detail (session_id, state, reason, kernel_name, created_at, since) "
+    "VALUES (?,?,?,?,?,?) ON CONFLICT (session_id) DO UPDATE SET state=excluded.state, "
+    "reason=excluded.reason, kernel_name=excluded.kernel_name, since=excluded.since"
 )
 _KERNEL_COLUMNS = (
     "kernel_id, kernel_name, phase, machine, connection_file, connection, launch, provisioner, "
@@ -94,7 +103,8 @@ _UPSERT_SERVER = (
 
 SELECT_SESSIONS = (
     "SELECT session.session_id, path, name, type, kernel_id, state, reason, kernel_name, "
-    "created_at FROM session LEFT JOIN session_detail USING (session_id) ORDER BY session.rowid"
+    "created_at, since FROM session LEFT JOIN session_detail USING (session_id) "
+    "ORDER BY session.rowid"
 )
 SELECT_KERNELS = f"SELECT {_KERNEL_COLUMNS} FROM kernel ORDER BY rowid"
 SELECT_ALL_EVENTS = (
@@ -118,8 +128,13 @@ def read_session(row: Mapping[str, Any]) -> SessionRecord:
         state=SessionState(row["state"] or SessionState.LIVE.value),
         reason=row["reason"] or "",
         kernel_name=row["kernel_name"],
-        created_at=datetime.fromisoformat(row["created_at"]) if row["created_at"] else now(),
+        created_at=_read_time(row["created_at"]),
+        since=_read_time(row["since"]),
     )
+
+
+def _read_time(text: str | None) -> datetime:
+    return datetime.fromisoformat(text) if text else now()
 
 
 def read_kernel(row: Mapping[str, Any]) -> KernelRecord:
@@ -150,7 +165,7 @@ def read_events(rows: Iterable[Mapping[str, Any]]) -> list[Event]:
             time=datetime.fromisoformat(row["time"]),
             session_id=row["session_id"],
             kernel_id=row["kernel_id"],
-            action=row["action"],
+            action=EventAction(row["action"]),
             detail=row["detail"],
             user=row["user"],
         )
@@ -165,6 +180,7 @@ def _detail_row(session: SessionRecord) -> tuple[Any, ...]:
         session.reason,
         session.kernel_name,
         session.created_at.isoformat(),
+        session.since.isoformat(),
     )
 
 
@@ -202,7 +218,8 @@ def _read_intent(value: dict[str, Any]) -> SessionRecord:
         **{
             **value,
             "state": SessionState(value["state"]),
-            "created_at": datetime.fromisoformat(value["created_at"]),
+            "created_at": _read_time(value["created_at"]),
+            "since": _read_time(value.get("since")),
         }
     )
 

@@ -72,6 +72,7 @@ class SQLiteStore:
             with self._errors():
                 self._refuse_newer()
                 with contextlib.closing(self._connect(create=True)) as connection:
+                    self._back_up(connection)
                     self._migrate(connection)
                     snapshot = _load(connection)
         except StoreCorruptError:
@@ -91,9 +92,12 @@ class SQLiteStore:
         with (
             self._errors(),
             contextlib.closing(sqlite3.connect(self._uri("ro"), uri=True)) as connection,
+            contextlib.closing(sqlite3.connect(MEMORY, isolation_level=None)) as copy,
         ):
-            connection.row_factory = sqlite3.Row
-            return _load(connection)
+            connection.backup(copy)  # it may be of an older version, and is not ours to migrate
+            copy.row_factory = sqlite3.Row
+            self._migrate(copy)
+            return _load(copy)
 
     def all_events(self) -> tuple[Event, ...]:
         """Return the whole history, to be taken over by another store.
@@ -152,12 +156,7 @@ class SQLiteStore:
         found = _version(connection)
         if found > LATEST:
             raise SchemaTooNewError(self.location, found, LATEST)
-        if found == LATEST:
-            return
-        tables = {row["name"] for row in connection.execute("SELECT name FROM sqlite_master")}
-        if tables:
-            self._back_up(connection, found)
-        stock = found == 0 and "session" in tables
+        stock = found == 0 and "session" in _tables(connection)
         for migration in MIGRATIONS[found:]:
             with _transaction(connection):
                 first_of_stock = stock and migration.version == 1
@@ -173,7 +172,11 @@ class SQLiteStore:
                     (migration.version, migration.name, now().isoformat()),
                 )
 
-    def _back_up(self, connection: sqlite3.Connection, version: int) -> None:
+    def _back_up(self, connection: sqlite3.Connection) -> None:
+        """Copy what is about to be migrated."""
+        version = _version(connection)
+        if version >= LATEST or not _tables(connection):
+            return
         path = f"{self.location}.backup-v{version}"
         if os.path.lexists(path):
             path += f"-{now().strftime('%Y%m%dT%H%M%S%f')}"
@@ -299,6 +302,10 @@ def _version(connection: sqlite3.Connection) -> int:
     if not connection.execute(known).fetchone()[0]:
         return 0
     return int(connection.execute("SELECT max(version) FROM schema_version").fetchone()[0] or 0)
+
+
+def _tables(connection: sqlite3.Connection) -> set[str]:
+    return {row["name"] for row in connection.execute("SELECT name FROM sqlite_master")}
 
 
 def _load(connection: sqlite3.Connection) -> Snapshot:
