@@ -36,6 +36,8 @@ class Registry:
     def __init__(self) -> None:
         self.sessions: dict[str, SessionRecord] = {}
         self.kernels: dict[str, KernelRecord] = {}
+        self.version = 0
+        """Grows with every change of a session."""
         self._by_path = _Index()
         self._by_kernel = _Index()
 
@@ -49,6 +51,8 @@ class Registry:
 
     def apply(self, change: Change) -> None:
         """Show a change that is committed."""
+        if change.sessions or change.forgotten_sessions:
+            self.version += 1
         for session_id in change.forgotten_sessions:
             self._drop(session_id)
         for session in change.sessions:

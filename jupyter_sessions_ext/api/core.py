@@ -67,7 +67,7 @@ class SessionRootHandler(_SessionsHandler):
     @authorized("read", resource=RESOURCE)
     async def get(self) -> None:
         """List the live sessions."""
-        self.answer(await self.sessions.list_sessions())
+        self.finish(await self.sessions.list_json())
 
     @web.authenticated
     @authorized("write", resource=RESOURCE)

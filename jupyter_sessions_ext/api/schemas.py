@@ -185,8 +185,8 @@ def decode(body: bytes, cls: type[T]) -> T:
     if not body:
         raise InvalidBodyError("No JSON data provided")
     try:
-        # The parser is that of jupyter_server, which takes what msgspec's does not, as NaN.
-        value = json.loads(body.strip().decode())
+        # Not msgspec's parser: it lets a lone surrogate fail without the name of its field.
+        value = json.loads(body.strip().decode(), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise InvalidBodyError("Invalid JSON in body of request") from error
     if value is None:
@@ -195,6 +195,10 @@ def decode(body: bytes, cls: type[T]) -> T:
         return msgspec.convert(value, cls)
     except msgspec.ValidationError as error:
         raise InvalidBodyError(_explained(error)) from error
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _explained(error: msgspec.ValidationError) -> str:

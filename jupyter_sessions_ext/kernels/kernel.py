@@ -41,6 +41,8 @@ class DurableKernelMixin(AsyncKernelManager):
     # Kernel managers that do not derive from jupyter_server's lack these two traits.
     execution_state = Unicode(None, allow_none=True)
     last_activity = Instance(datetime)
+    # jupyter_server sets it, as a plain attribute, to why the kernel does not answer.
+    reason = Unicode("")
 
     @property
     def workspace(self) -> Workspace:

@@ -19,15 +19,15 @@ import zmq
 from jupyter_client.manager import AsyncKernelManager
 from jupyter_client.multikernelmanager import DuplicateKernelError
 from jupyter_server.prometheus.metrics import KERNEL_CURRENTLY_RUNNING_TOTAL
-from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado import web
 from tornado.ioloop import IOLoop
 from traitlets.utils.importstring import import_item
 
 from ..errors import StoreUnavailableError, ValueRefusedError
 from ..host import identify, is_running, machine_id
-from ..models import SYSTEM, Change, KernelActivity, KernelPhase, KernelRecord, SessionRecord
-from ..workspace import Workspace, new_kernel
+from ..models import SYSTEM, Change, KernelPhase, KernelRecord, SessionRecord
+from ..workspace import new_kernel
+from .activity import ActivityMixin
 from .kernel import DurableKernelMixin
 from .logs import LogKeeper
 from .process import signal_group
@@ -35,9 +35,6 @@ from .recovery import recover
 
 starting_for: ContextVar[SessionRecord | None] = ContextVar("starting_for", default=None)
 """The session that kernels started in this context are for."""
-
-ACTIVITY_INTERVAL = 0.25
-"""Seconds between commits of a kernel's last activity; a change of its state is not held back."""
 
 STOP_TIMEOUT = 2.0
 """Seconds that a stopping server waits for each thing under way (it is killed after 10 s)."""
@@ -65,18 +62,12 @@ class KernelIdTakenError(DuplicateKernelError, web.HTTPError):
         web.HTTPError.__init__(self, 409, f"Kernel {kernel_id} {why}")
 
 
-class DurableMappingMixin(AsyncMappingKernelManager):
+class DurableMappingMixin(ActivityMixin):
     """Stands in front of a mapping kernel manager class; like it where kernels are not kept."""
-
-    workspace: Workspace
-    """Set on the class by :class:`~jupyter_sessions_ext.app.SessionsApp`."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._reasons: dict[str, str] = {}
-        self._active: set[str] = set()
-        self._recording: asyncio.Future[Any] | None = None
-        self._recording_soon: object | None = None
         self._logs = LogKeeper(self.workspace)
         self._adopted: list[str] = []
         self._starting: dict[str, asyncio.Future[None]] = {}
@@ -271,44 +262,6 @@ class DurableMappingMixin(AsyncMappingKernelManager):
     def _handle_kernel_died(self, kernel_id: str) -> None:
         with self._because(kernel_id, "died"):
             super()._handle_kernel_died(kernel_id)
-
-    # ------------------------------------------------------------------ activity
-
-    def start_watching_activity(self, kernel_id: str) -> None:
-        """Watch as the class behind does, and record what is seen."""
-        super().start_watching_activity(kernel_id)
-        self._kernels[kernel_id].observe(
-            self._activity_changed, names=["execution_state", "last_activity"]
-        )
-
-    def _activity_changed(self, change: Any) -> None:
-        self._active.add(change.owner.kernel_id)
-        if change.name == "execution_state":
-            self._record_activity()
-        elif self._recording_soon is None:
-            self._recording_soon = IOLoop.current().call_later(
-                ACTIVITY_INTERVAL, self._record_activity
-            )
-
-    def _record_activity(self, _: object = None) -> None:
-        if self._recording_soon is not None:
-            IOLoop.current().remove_timeout(self._recording_soon)
-            self._recording_soon = None
-        if self._active and (self._recording is None or self._recording.done()):
-            self._recording = self.workspace.active(self._take_activity)
-            self._recording.add_done_callback(self._record_activity)
-
-    def _take_activity(self) -> Iterable[KernelActivity]:
-        active, self._active = self._active, set()
-        return [
-            KernelActivity(
-                kernel_id=kernel_id,
-                execution_state=kernel.execution_state or "unknown",
-                last_activity=kernel.last_activity,
-            )
-            for kernel_id, kernel in self._kernels.items()
-            if kernel_id in active
-        ]
 
     # ------------------------------------------------------------------ adoption
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
+from jupyter_client.jsonutil import json_default
 from jupyter_core.utils import ensure_async
 from jupyter_events import EventLogger
 from jupyter_server.services.sessions.sessionmanager import KernelName, ModelName
@@ -15,10 +17,12 @@ from tornado import web
 from tornado.ioloop import IOLoop, PeriodicCallback
 
 from ..errors import KernelStartError, StoreUnavailableError
+from ..kernels.activity import ActivityMixin
 from ..models import SYSTEM
 from . import changes
 from .changing import SessionChanger, reason_of_deletion
 from .documents import CONTENTS_EVENTS, is_at, moved
+from .listing import Listing
 from .reading import Model, SessionNotFoundError
 
 DOCUMENT_DELETED = "its document was deleted"
@@ -44,9 +48,28 @@ class SessionManager(SessionChanger):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._listing = Listing(self.kernel_manager) if self._can_keep_lists() else None
         self._upkeep = PeriodicCallback(self._drop_expired, UPKEEP_INTERVAL * 1000)
 
     # ------------------------------------------------------------------ what /api/sessions asks for
+
+    async def list_json(self) -> str:
+        """Return what :meth:`list_sessions` returns, as JSON."""
+        if self._listing is None:
+            return json.dumps(await self.list_sessions(), default=json_default)
+        return self._listing.body(self._workspace.registry)
+
+    def _can_keep_lists(self) -> bool:
+        """Tell whether nothing of a list is made by a class that we do not know."""
+        return (
+            not self._alone
+            and isinstance(self.kernel_manager, ActivityMixin)
+            and not self.kernel_manager.has_own_models()
+            and all(
+                getattr(type(self), name) is getattr(SessionManager, name)
+                for name in ("list_sessions", "row_to_model", "kernel_culled")
+            )
+        )
 
     async def open_session(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,20 @@ class SessionNotFoundError(web.HTTPError):
     def __init__(self, **wanted: Any) -> None:
         columns = ", ".join(f"{key}={value!r}" for key, value in wanted.items())
         super().__init__(404, f"Session not found: {columns}")
+
+
+def session_model(row: Mapping[str, Any] | sqlite3.Row, kernel: Any) -> Model:
+    """Return the model of a row, as jupyter_server's clients know it."""
+    model: Model = {
+        "id": row["session_id"],
+        "path": row["path"],
+        "name": row["name"],
+        "type": row["type"],
+        "kernel": kernel,
+    }
+    if row["type"] == "notebook":
+        model["notebook"] = {"path": row["path"], "name": row["name"]}  # deprecated, still read
+    return model
 
 
 @dataclass(slots=True)
@@ -141,7 +155,8 @@ class SessionReader(StockSessionManager):
 
         :raises tornado.web.HTTPError: 404, its kernel is gone
         """
-        return self._model(sqlite3.Row(cursor, row), self.kernel_manager.kernel_model)
+        columns = sqlite3.Row(cursor, row)
+        return session_model(columns, self.kernel_manager.kernel_model(columns["kernel_id"]))
 
     def close(self) -> None:
         """Close the store and free the lease. Safe to call twice."""
@@ -245,21 +260,7 @@ class SessionReader(StockSessionManager):
                 return None
             raise KeyError(msg)
         kernel = await ensure_async(self.kernel_manager.kernel_model(row["kernel_id"]))
-        return self._model(row, lambda _: kernel)
-
-    def _model(
-        self, row: Mapping[str, Any] | sqlite3.Row, kernel_model: Callable[[str], Any]
-    ) -> Model:
-        model: Model = {
-            "id": row["session_id"],
-            "path": row["path"],
-            "name": row["name"],
-            "type": row["type"],
-            "kernel": kernel_model(row["kernel_id"]),
-        }
-        if row["type"] == "notebook":
-            model["notebook"] = {"path": row["path"], "name": row["name"]}  # deprecated, still read
-        return model
+        return session_model(row, kernel)
 
     def _asks_without_waiting(self) -> bool:
         """Whether the kernel manager's answers are at hand, as all but a gateway's are."""

@@ -1,0 +1,111 @@
+"""What kernels do: it is recorded, and known to whoever shows them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from jupyter_server.services.kernels.kernelmanager import (
+    AsyncMappingKernelManager,
+    MappingKernelManager,
+)
+from tornado.ioloop import IOLoop
+
+from ..models import KernelActivity
+from ..workspace import Workspace
+from .kernel import DurableKernelMixin
+
+ACTIVITY_INTERVAL = 0.25
+"""Seconds between commits of a kernel's last activity; a change of its state is not held back."""
+
+
+class ActivityMixin(AsyncMappingKernelManager):
+    """Stands in front of a mapping kernel manager class."""
+
+    workspace: Workspace
+    """Set on the class by :class:`~jupyter_sessions_ext.app.SessionsApp`."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._active: set[str] = set()
+        self._recording: asyncio.Future[Any] | None = None
+        self._recording_soon: object | None = None
+        self._tracked: set[str] = set()
+        self._changed: set[str] = set()
+
+    # ------------------------------------------------------------------ record
+
+    def start_watching_activity(self, kernel_id: str) -> None:
+        """Watch as the class behind does, and record what is seen."""
+        super().start_watching_activity(kernel_id)
+        kernel = self._kernels[kernel_id]
+        kernel.observe(self._activity_changed, names=["execution_state", "last_activity"])
+        kernel.observe(self._model_changed, names=["execution_state", "last_activity", "reason"])
+        self._changed.add(kernel_id)
+        if isinstance(kernel, DurableKernelMixin):
+            self._tracked.add(kernel_id)
+
+    def _activity_changed(self, change: Any) -> None:
+        self._active.add(change.owner.kernel_id)
+        if change.name == "execution_state":
+            self._record_activity()
+        elif self._recording_soon is None:
+            self._recording_soon = IOLoop.current().call_later(
+                ACTIVITY_INTERVAL, self._record_activity
+            )
+
+    def _record_activity(self, _: object = None) -> None:
+        if self._recording_soon is not None:
+            IOLoop.current().remove_timeout(self._recording_soon)
+            self._recording_soon = None
+        if self._active and (self._recording is None or self._recording.done()):
+            self._recording = self.workspace.active(self._take_activity)
+            self._recording.add_done_callback(self._record_activity)
+
+    def _take_activity(self) -> Iterable[KernelActivity]:
+        active, self._active = self._active, set()
+        return [
+            KernelActivity(
+                kernel_id=kernel_id,
+                execution_state=kernel.execution_state or "unknown",
+                last_activity=kernel.last_activity,
+            )
+            for kernel_id, kernel in self._kernels.items()
+            if kernel_id in active
+        ]
+
+    # ------------------------------------------------------------------ models
+
+    def is_tracked(self, kernel_id: str | None) -> bool:
+        """Tell whether :meth:`take_changed` knows of every change of a kernel's model."""
+        return kernel_id in self._tracked and kernel_id in self._kernels
+
+    def take_changed(self) -> set[str]:
+        """Return the kernels whose models may have changed since this was asked last."""
+        changed, self._changed = self._changed, set()
+        return changed
+
+    @classmethod
+    def has_own_models(cls) -> bool:
+        """Tell whether the class behind makes models of its own, of which nothing is known."""
+        return cls.kernel_model is not MappingKernelManager.kernel_model
+
+    def _model_changed(self, change: Any) -> None:
+        self._changed.add(change.owner.kernel_id)
+
+    def notify_connect(self, kernel_id: str) -> None:
+        """Count a connection, which the kernel's model shows."""
+        super().notify_connect(kernel_id)
+        self._changed.add(kernel_id)
+
+    def notify_disconnect(self, kernel_id: str) -> None:
+        """Count a connection no more."""
+        super().notify_disconnect(kernel_id)
+        self._changed.add(kernel_id)
+
+    def remove_kernel(self, kernel_id: str) -> Any:
+        """Forget a kernel."""
+        self._changed.add(kernel_id)
+        self._tracked.discard(kernel_id)
+        return super().remove_kernel(kernel_id)
