@@ -175,6 +175,7 @@ HTTP: Final[dict[str, list[Request]]] = {
     "body: big numbers": [
         patch(b'{"more": 123456789012345678901234567890}'),
         patch(b'{"more": 1e400}'),
+        patch(b'{"more": ' + b"9" * 5000 + b"}"),
         patch(b'{"more": -0.0e-999}'),
     ],
     "body: spaces around": [patch(b' \r\n\t{ "name" : "base.ipynb" } \n')],

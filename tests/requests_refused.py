@@ -73,7 +73,9 @@ REFUSED: Final[list[Refused]] = [
     post("not-utf-8", "body", 500, b'{"path": "\xe9", "type": "x"}'),
     post("not-utf-8", "body", 500, b'{"path": "\xed\xa0\x80", "type": "x"}'),
     post("not-utf-8", "body", 500, '{"path": "x", "type": "x"}'.encode("utf-16")),
+    post("not-utf-8", "body", 500, b'{"path": "x", "type": "x", "more": "\xff"}'),
     patch("not-utf-8", "body", 500, b'{"name": "\xff"}'),
+    patch("not-utf-8", "body", 500, b'{"\xff": 1}'),
     # ------------------------------------------------------------------ POST: path
     post("null", "path", 500, {"path": None, "type": "x"}),
     post("null", "path", 201, {"path": None, "type": "x", "kernel": id_of_running()}),

@@ -161,10 +161,16 @@ ASKED: Final[dict[str, list[Request]]] = {
         post(on("more-3.ipynb", notebook={"path": "more-3.ipynb", "x": 1})),
     ],
     "POST: what JupyterLab sends": [
-        post(new("lab.ipynb", name="lab.ipynb", kernel={"name": "python3"}), keep="lab"),
-        patch({"path": "lab-2.ipynb"}, f"{SESSIONS}/{{lab}}"),
-        patch({"name": "lab-2.ipynb"}, f"{SESSIONS}/{{lab}}"),
-        patch({"type": "notebook"}, f"{SESSIONS}/{{lab}}"),
+        post(new("5f6b", name="lab.ipynb", kernel={"name": "python3"}), keep="lab"),
+        patch({"id": "{lab}", "path": "lab.ipynb"}, f"{SESSIONS}/{{lab}}"),
+        patch({"id": "{lab}", "name": "lab.ipynb"}, f"{SESSIONS}/{{lab}}"),
+        patch({"id": "{lab}", "type": "notebook"}, f"{SESSIONS}/{{lab}}"),
+        patch({"id": "{lab}", "kernel": {"name": "python3"}}, f"{SESSIONS}/{{lab}}"),
+        delete(f"{SESSIONS}/{{lab}}"),
+    ],
+    "POST: what Visual Studio Code sends": [
+        post(new("a-jvsc-5f.ipynb", name="a-5f.ipynb", kernel={"name": ""})),
+        post(new("-jvsc-5f.ipynb", name="-5f", type="console", kernel={"name": "python3"})),
     ],
     "POST: what a client sends back": [
         post({"id": "x", "path": "back.ipynb", "name": "", "type": "notebook", **RUNNING}),

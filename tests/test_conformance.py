@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 DOCUMENT: Final = Path(__file__).parents[1] / "docs" / "sessions-api.md"
 STOCK: Final = "--ServerApp.jpserver_extensions={'jupyter_sessions_ext': False}"
 SAME: Final = {**ASKED, **HTTP}
-ELSEWHERE: Final = {"posts-at-once"}
+ELSEWHERE: Final = {"posts-at-once", "kernel-id-at-once"}
 """Rules of differences that a test of its own shows."""
+ATTEMPTS: Final = 10
+"""How often jupyter_server may win a race that it can lose."""
 
 ID: Final = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
 KERNEL: Final = re.compile(r'"kernel": \{"id": "([^"]+)"')
@@ -298,31 +301,47 @@ def undo(asked: Asked, reply: httpx.Response) -> None:
         asked.delete(reply.json()["id"])
 
 
+def at_once(server: Server, bodies: list[dict[str, Any]]) -> list[httpx.Response]:
+    """POST all of them together."""
+    barrier = Barrier(len(bodies))
+
+    def post(body: dict[str, Any]) -> httpx.Response:
+        with httpx.Client(trust_env=False, timeout=30) as client:
+            client.get(f"{server.url}/api")  # a connection that is made already
+            barrier.wait(20)
+            login = {"Authorization": f"token {server.token}"}
+            return client.post(server.url + SESSIONS, json=body, headers=login)
+
+    with ThreadPoolExecutor(len(bodies)) as threads:
+        return list(threads.map(post, bodies))
+
+
 def test_posts_for_one_path_at_once_make_one_session(refusing: Pair) -> None:
-    counts = {}
-    for asked in (refusing.stock, refusing.ours):
-        barrier = Barrier(4)
+    for _ in range(ATTEMPTS):
+        ids = []
+        for asked in (refusing.stock, refusing.ours):
+            replies = at_once(asked.server, [{"path": "at-once.ipynb", "type": "notebook"}] * 4)
+            assert {reply.status_code for reply in replies} == {201}
+            ids.append({reply.json()["id"] for reply in replies})
+            asked.end_sessions()
+        assert len(ids[1]) == 1
+        if len(ids[0]) > 1:
+            return
+    pytest.fail("jupyter_server does the same")
 
-        def post(_: int, asked: Asked = asked, barrier: Barrier = barrier) -> str:
-            body = {"path": "at-once.ipynb", "type": "notebook"}
-            with httpx.Client(trust_env=False) as client:
-                client.get(asked.server.url + "/api")
-                barrier.wait(20)
-                reply = client.post(
-                    asked.server.url + SESSIONS,
-                    json=body,
-                    headers={"Authorization": "token test-token"},
-                )
-            assert reply.status_code == 201, reply.text
-            return str(reply.json()["id"])
 
-        with ThreadPoolExecutor(4) as threads:
-            ids = set(threads.map(post, range(4)))
-        counts[asked] = len(ids)
-        for session_id in ids:
-            asked.delete(session_id)
-    assert counts[refusing.ours] == 1
-    assert counts[refusing.stock] > 1
+def test_posts_with_one_new_kernel_id_at_once_start_one_kernel(refusing: Pair) -> None:
+    for _ in range(ATTEMPTS):
+        kernel = {"id": str(uuid4()), "name": "python3"}
+        bodies = [{"path": f"{kernel['id']}-{n}", "type": "x", "kernel": kernel} for n in range(6)]
+        stock, ours = (at_once(asked.server, bodies) for asked in (refusing.stock, refusing.ours))
+        created = [reply.json() for reply in ours if reply.status_code == 201]
+        assert {model["kernel"]["id"] for model in created} == {kernel["id"]}
+        refusing.ours.delete(created[0]["id"])
+        assert {reply.status_code for reply in ours} <= {201, 409}
+        if 500 in {reply.status_code for reply in stock}:
+            return
+    pytest.fail("jupyter_server does the same")
 
 
 def test_every_difference_is_documented_and_every_documented_one_is_shown() -> None:
