@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from requests_sent import (
     BASE,
+    MIB,
     NO_KERNEL,
     SESSIONS,
     UNKNOWN,
@@ -188,7 +189,7 @@ HTTP: Final[dict[str, list[Request]]] = {
     ],
     "body: large": [
         post(on("large", more="x" * 100_000)),
-        patch({"more": "x" * (1024 * 1024 - 20)}),
+        patch({"more": "x" * (MIB - len('{"more": ""}'))}),
         patch({"more": ["x"] * 100_000}),
     ],
 }

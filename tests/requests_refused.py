@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import uuid4
 
-from requests_sent import BASE, NO_KERNEL, SESSIONS, UNKNOWN, Request, encoded, new, on
+from requests_sent import BASE, MIB, NO_KERNEL, SESSIONS, UNKNOWN, Request, encoded, new, on
 
 SURROGATE: Final = "\ud800"
 
@@ -192,9 +192,9 @@ REFUSED: Final[list[Refused]] = [
     patch("wrong-type", "path", 404, {"path": 5}, UNKNOWN),
     patch("wrong-type", "type", 400, {"kernel": {"id": NO_KERNEL}, "type": 5}),
     # ------------------------------------------------------------------ size, and what is no JSON
-    post("body-too-large", "body", 201, on("large", more="x" * 1024 * 1024), here=413),
-    post("body-too-large", "body", 400, b"[" * (1024 * 1024 + 1), here=413),
-    patch("body-too-large", "body", 200, {"more": "x" * 1024 * 1024}, here=413),
+    post("body-too-large", "body", 201, on("large", more="x" * MIB), here=413),
+    post("body-too-large", "body", 400, b"[" * (MIB + 1), here=413),
+    patch("body-too-large", "body", 200, {"more": "x" * (MIB - len('{"more": ""}') + 1)}, here=413),
     post("no-json", "body", 201, on("nan", more=float("nan"))),
     patch("no-json", "body", 200, {"more": float("inf")}),
     patch("no-json", "body", 200, {"more": float("-inf")}),

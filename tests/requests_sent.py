@@ -20,6 +20,7 @@ BASE: Final = f"{SESSIONS}/{{base}}"
 UNKNOWN: Final = f"{SESSIONS}/00000000-0000-4000-8000-000000000000"
 NO_KERNEL: Final = "00000000-0000-4000-8000-000000000001"
 RUNNING: Final[dict[str, Any]] = {"kernel": {"id": "{base.kernel}"}}
+MIB: Final = 1024 * 1024
 OWN: Final = "own"
 
 
