@@ -159,6 +159,7 @@ class Server:
 
     :param app: ``"server"`` is Jupyter Server alone, ``"lab"`` JupyterLab.
     :param token: None leaves it to the server to make one, anew at each start.
+    :param base_url: without the trailing slash; what is requested of it is below.
     :param args: more arguments of its command line.
     :param env: more variables of its environment.
     """
@@ -170,6 +171,7 @@ class Server:
         app: Literal["server", "lab"] = "server",
         port: int | None = None,
         token: str | None = "test-token",
+        base_url: str = "",
         args: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
     ) -> None:
@@ -178,7 +180,8 @@ class Server:
         self.port = port or free_port()
         self.args = list(args)
         self.env = dict(env or {})
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.base_url = base_url
+        self.url = f"http://127.0.0.1:{self.port}{base_url}"
         self.log_path = home.path / f"server-{self.port}.log"
         self._fixed_token = token
         self._process: subprocess.Popen[bytes] | None = None
@@ -235,6 +238,8 @@ class Server:
             "--ServerApp.port_retries=0",
             f"--ServerApp.root_dir={self.home.root_dir}",
         ]
+        if self.base_url:
+            command.append(f"--ServerApp.base_url={self.base_url}/")
         if self._fixed_token is not None:
             command.append(f"--IdentityProvider.token={self._fixed_token}")
         with self.log_path.open("ab") as log:
@@ -298,6 +303,7 @@ class Server:
         *,
         token: str | None = OWN_TOKEN,
         content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
         timeout: float = 30,
     ) -> httpx.Response:
         """Send one request.
@@ -305,9 +311,11 @@ class Server:
         :param path: with the leading slash.
         :param json: the body to encode; ``content`` sends any other one.
         :param token: to log in with; None sends none.
+        :param headers: more of them.
         """
         token = self.token if token == OWN_TOKEN else token
-        headers = {} if token is None else {"Authorization": f"token {token}"}
+        login = {} if token is None else {"Authorization": f"token {token}"}
+        headers = {**login, **(headers or {})}
         return self._http.request(
             method, self.url + path, json=json, content=content, headers=headers, timeout=timeout
         )
@@ -331,7 +339,7 @@ class Server:
     ) -> websocket.WebSocket:
         """Open a websocket to a kernel; the messages on it are JSON text."""
         return websocket.create_connection(
-            f"ws://127.0.0.1:{self.port}/api/kernels/{kernel_id}/channels"
+            f"ws{self.url.removeprefix('http')}/api/kernels/{kernel_id}/channels"
             f"?session_id={session_id or uuid4().hex}",
             header=[f"Authorization: token {self.token}"],
             timeout=timeout,
