@@ -79,7 +79,7 @@ class SessionRootHandler(_SessionsHandler):
         self._check_kernel(body.kernel.id, body.kernel.name)
         try:
             model = await self.sessions.open_session(
-                **body.values(), kernel_name=body.kernel.name, kernel_id=body.kernel.id
+                **body.values(), kernel_name=body.kernel.name or None, kernel_id=body.kernel.id
             )
         except NoSuchKernel as error:
             name = body.kernel.name or error.name
@@ -90,7 +90,7 @@ class SessionRootHandler(_SessionsHandler):
             )
             return
         except web.HTTPError:
-            raise
+            raise  # an id that is taken, for one, is already a 409
         except DuplicateKernelError as error:
             raise web.HTTPError(409, str(error)) from error
         except Exception as error:
@@ -101,7 +101,7 @@ class SessionRootHandler(_SessionsHandler):
 
     def _check_kernel(self, kernel_id: str | None, name: str | None) -> None:
         """Refuse an id for a new kernel under which no client could reach it."""
-        if kernel_id and kernel_id not in self.kernel_manager:
+        if kernel_id is not None and kernel_id not in self.kernel_manager:
             if not re.fullmatch(_ID, kernel_id, re.ASCII):
                 raise web.HTTPError(400, "kernel.id: neither a kernel that runs nor a UUID")
             if name == "":
