@@ -11,8 +11,8 @@ from typing import Any
 
 from jupyter_server.base.call_context import CallContext
 
-from .errors import StoreUnavailableError, ValueRefusedError
-from .models import SYSTEM, Change, Event, Snapshot, merged
+from .errors import IllegalTransitionError, StoreUnavailableError, ValueRefusedError
+from .models import SYSTEM, TRANSITIONS, Change, Event, Snapshot, merged
 from .registry import Registry
 from .storage.store import Store
 from .tasks import Tasks
@@ -126,6 +126,7 @@ class Commits:
     def _build(self, one: _Waiting) -> Change | None:
         try:
             change = one.build(self._ahead)
+            _check_transitions(self._ahead, change)
         except Exception as error:
             _refuse(one, error)
             return None
@@ -183,6 +184,21 @@ def acting_user() -> str:
     handler = CallContext.get(CallContext.JUPYTER_HANDLER)
     user = getattr(handler, "current_user", None)
     return str(getattr(user, "username", None) or SYSTEM)
+
+
+def _check_transitions(before: Registry, change: Change) -> None:
+    """Refuse a change whose events do not tell what becomes of their sessions.
+
+    :raises IllegalTransitionError: so it is, which is a fault of ours
+    """
+    after = {s.session_id: s.state for s in change.sessions}
+    for event in change.events:
+        legal = TRANSITIONS.get(event.action)
+        if legal is not None and event.session_id is not None:
+            known = before.sessions.get(event.session_id)
+            made = (known.state if known else None, after.get(event.session_id))
+            if made not in legal:
+                raise IllegalTransitionError(event.session_id, event.action.value, *made)
 
 
 def _refuse(one: _Waiting, error: BaseException) -> None:

@@ -80,6 +80,17 @@ class SchemaTooNewError(SessionsError, ValueError):
         self.found = found
 
 
+class IllegalTransitionError(SessionsError, RuntimeError):
+    """A session was to change in a way that it cannot; nothing was changed.
+
+    :ivar session_id: the session's id
+    """
+
+    def __init__(self, session_id: str, action: str, before: object, after: object) -> None:
+        super().__init__(f"Session {session_id} cannot go from {before} to {after} by {action!r}")
+        self.session_id = session_id
+
+
 class AdoptionError(SessionsError, RuntimeError):
     """A kernel that runs could not be adopted; it is left running.
 

@@ -54,6 +54,26 @@ class EventAction(str, Enum):
     """A kernel that an earlier server had started is this server's."""
 
 
+LIVE, DORMANT, ABSENT = SessionState.LIVE, SessionState.DORMANT, None
+
+TRANSITIONS: Mapping[EventAction, frozenset[tuple[SessionState | None, SessionState | None]]] = {
+    EventAction.CREATED: frozenset({(ABSENT, LIVE)}),
+    EventAction.RENAMED: frozenset({(LIVE, LIVE), (DORMANT, DORMANT)}),
+    EventAction.KERNEL_CHANGED: frozenset({(LIVE, LIVE)}),
+    EventAction.ABSORBED: frozenset({(LIVE, LIVE), (DORMANT, DORMANT)}),
+    EventAction.DORMANT: frozenset({(LIVE, DORMANT)}),
+    EventAction.REVIVED: frozenset({(DORMANT, LIVE), (LIVE, LIVE)}),
+    EventAction.RECOVERED: frozenset({(ABSENT, LIVE), (DORMANT, LIVE), (LIVE, LIVE)}),
+    EventAction.DELETED: frozenset({(LIVE, ABSENT), (DORMANT, ABSENT)}),
+    EventAction.KEPT: frozenset({(ABSENT, LIVE)}),
+    EventAction.EXPIRED: frozenset({(DORMANT, ABSENT)}),
+}
+"""The legal transitions: what a session's state may be before each, and after it.
+
+A live session is revived, or recovered, whose kernel is gone without that having been recorded.
+"""
+
+
 class KernelPhase(str, Enum):
     """How far a kernel's process is, as last committed."""
 

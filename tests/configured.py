@@ -11,6 +11,8 @@ from typing import Any
 from jupyter_client.launcher import launch_kernel
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
+from jupyter_server.auth.authorizer import Authorizer
+from jupyter_server.auth.identity import IdentityProvider, User
 from jupyter_server.services.kernels.kernelmanager import (
     AsyncMappingKernelManager,
     ServerKernelManager,
@@ -175,3 +177,19 @@ class ElsewhereProvisioner(KernelProvisionerBase):
     async def load_provisioner_info(self, provisioner_info: dict[str, Any]) -> None:
         await super().load_provisioner_info(provisioner_info)
         self.handle = provisioner_info["handle"]
+
+
+class Ada(IdentityProvider):
+    """Knows whoever has the token by name."""
+
+    async def _get_user(self, handler: Any) -> User | None:
+        return User("ada") if await super()._get_user(handler) else None
+
+
+class Denying(Authorizer):
+    """Denies what variable DENIED names, and notes what it was asked in the file of ASKED."""
+
+    def is_authorized(self, handler: Any, user: User, action: str, resource: str) -> bool:
+        with open(os.environ["ASKED"], "a") as file:
+            file.write(f"{handler.request.method} {action} {resource}\n")
+        return action not in os.environ["DENIED"].split(",")

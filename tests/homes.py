@@ -31,6 +31,14 @@ def database(home: Home) -> Iterator[sqlite3.Connection]:
         yield connection
 
 
+def history(home: Home, session_id: str | None = None) -> list[tuple[str, str, str]]:
+    """Return action, detail and user of a session's events, also while a server runs."""
+    uri = f"{(state_folder(home) / 'sessions.sqlite').as_uri()}?mode=ro"
+    query = "SELECT action, detail, user FROM event WHERE session_id IS ? ORDER BY event_id"
+    with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+        return [tuple(row) for row in connection.execute(query, (session_id,))]
+
+
 def without_us(home: Home) -> dict[str, str]:
     """Return the environment of a server that has us disabled."""
     folder = home.path / "config-without-us"

@@ -15,7 +15,11 @@ from hypothesis import strategies as st
 from workspaces import KERNEL, LOG, OTHER, SESSION, add
 
 from jupyter_sessions_ext.commits import Commits
-from jupyter_sessions_ext.errors import StoreUnavailableError, ValueRefusedError
+from jupyter_sessions_ext.errors import (
+    IllegalTransitionError,
+    StoreUnavailableError,
+    ValueRefusedError,
+)
 from jupyter_sessions_ext.models import (
     SYSTEM,
     Change,
@@ -145,14 +149,17 @@ async def test_events_are_emitted_when_they_are_committed_and_name_who_did_it(
 ) -> None:
     emitted: list[Event] = []
     commits.emit = emitted.append
-    event = Event(action=EventAction.CREATED, session_id="s")
+    renamed = Change(
+        sessions=(SESSION,), events=(Event(action=EventAction.RENAMED, session_id="s"),)
+    )
+    await commits.transact(add(SESSION))
     store.refuses = True
     with pytest.raises(StoreUnavailableError):
-        await commits.transact(lambda _: Change(events=(event,)), "ada")
+        await commits.transact(lambda _: renamed, "ada")
     assert emitted == []
     store.refuses = False
-    await commits.transact(lambda _: Change(events=(event,)), "ada")
-    await commits.transact(lambda _: Change(events=(event,)))
+    await commits.transact(lambda _: renamed, "ada")
+    await commits.transact(lambda _: renamed)
     assert [e.user for e in emitted] == ["ada", SYSTEM]
     assert await store.events("s") == emitted
     store.close()
@@ -170,6 +177,19 @@ async def test_a_listener_that_fails_does_not_undo_a_change(
     await commits.transact(lambda _: Change(sessions=(SESSION,), events=events))
     assert commits.registry.sessions == {"s": SESSION}
     assert "could not be emitted" in caplog.text
+    store.close()
+
+
+@pytest.mark.asyncio
+async def test_a_change_that_no_session_can_make_is_refused(
+    commits: Commits, store: CountingStore
+) -> None:
+    await commits.transact(add(SESSION))
+    expired = (Event(action=EventAction.EXPIRED, session_id="s"),)
+    with pytest.raises(IllegalTransitionError, match="Session s cannot go from"):
+        await commits.transact(lambda _: Change(forgotten_sessions=("s",), events=expired))
+    assert commits.registry.sessions == {"s": SESSION}
+    assert await store.events("s") == []
     store.close()
 
 
