@@ -16,6 +16,16 @@ def new_session(server: Server, path: str = "a.ipynb", **options: Any) -> dict[s
     return model
 
 
+def running_session(server: Server) -> dict[str, Any]:
+    """Open a session whose kernel is up: while it starts, others may take the ports meant for it.
+
+    A server that runs would start it again; for what comes after the server, it must be up.
+    """
+    session = new_session(server)
+    server.execute(session["kernel"]["id"], "pass")
+    return session
+
+
 def sessions(server: Server) -> list[dict[str, Any]]:
     reply = server.get("/api/sessions")
     assert reply.status_code == 200, reply.text

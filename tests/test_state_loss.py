@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from clients import new_session, sessions
+from clients import new_session, running_session, sessions
 from conftest import require
 from homes import database, kernel_process, state_folder, without_us
 from servers import Home, Server, kernel_processes, wait_until
@@ -55,7 +55,7 @@ def test_a_database_that_another_process_has_locked_does_not_keep_the_server_fro
 
 
 def test_a_newer_schema_is_left_alone_and_the_server_works(home: Home, server: Server) -> None:
-    session = new_session(server)
+    session = running_session(server)
     server.terminate()
     with database(home) as connection:
         connection.execute("INSERT INTO schema_version VALUES (999, 'later', 'later')")
@@ -163,7 +163,7 @@ def test_a_full_disk_refuses_changes_and_loses_nothing(
 def test_over_a_read_only_state_folder_the_server_serves_and_refuses_what_it_cannot_keep(
     home: Home, server: Server, server_factory: Callable[..., Server], manager: str
 ) -> None:
-    session = new_session(server)
+    session = running_session(server)
     server.terminate()
     state = home.data_dir / "jupyter_sessions_ext"
     mounted("--bind", str(state), str(state))
@@ -194,7 +194,7 @@ def test_over_a_read_only_state_folder_the_server_serves_and_refuses_what_it_can
 def test_state_that_others_control_is_refused_with_the_reason(
     home: Home, server: Server, fault: str
 ) -> None:
-    session = new_session(server)
+    session = running_session(server)
     server.terminate()
     if fault == "writable":
         state_folder(home).chmod(0o770)
