@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import subprocess
 import sys
@@ -9,15 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from jupyter_events import EventLogger
 
 from jupyter_sessions_ext import SessionManager, SessionsApp
 from jupyter_sessions_ext import cli as command_line
+from jupyter_sessions_ext.events import KERNEL_EVENTS, SESSION_EVENTS, Emitter
+from jupyter_sessions_ext.models import TRANSITIONS, Event, EventAction, SessionState
 
 if TYPE_CHECKING:
     from servers import Home
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+API = (ROOT / "docs" / "sessions-api.md").read_text()
 OWN_TRAITS = [
     f"{cls.__name__}.{name}"
     for cls in (SessionsApp, SessionManager)
@@ -81,6 +86,44 @@ def test_the_test_command_of_the_readme_is_what_ci_runs() -> None:
     assert "pip install '.[test]'" in README
     assert "'.[test]'" in ci
     assert ci.rstrip().endswith('/bin/python" -m pytest -p no:cacheprovider')
+
+
+def test_every_transition_is_documented() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| ([\w, ]*) ?\| ([\w ]*) ?\| .+ \|$", API, re.MULTILINE)
+    states = {"live": SessionState.LIVE, "dormant": SessionState.DORMANT, "none": None}
+    told = {
+        action: {
+            (states[word], states.get(after.strip(), states[word]))
+            for word in before.strip().split(", ")
+            if word
+        }
+        for action, before, after in rows
+    }
+    legal = {action.value: set(pairs) for action, pairs in TRANSITIONS.items()}
+    legal["revived"].discard((SessionState.LIVE, SessionState.LIVE))  # not yet known to be dormant
+    assert told == {**legal, EventAction.ADOPTED.value: set()}
+
+
+def test_every_event_has_its_schema() -> None:
+    logger = EventLogger()
+    emitter = Emitter(logger)
+    actions: set[str] = set()
+    for schema_id in (SESSION_EVENTS, KERNEL_EVENTS):
+        assert schema_id in API
+        schema = logger.schemas.get(schema_id)._schema
+        assert schema["personal-data"] is True
+        assert not actions & set(schema["properties"]["action"]["enum"])
+        actions |= set(schema["properties"]["action"]["enum"])
+    assert actions == {action.value for action in EventAction}
+    # With a handler each is validated.
+    seen: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: seen.append(record.msg["action"])  # type: ignore[method-assign, index]
+    logger.register_handler(handler)
+    for action in EventAction:
+        session_id = None if action is EventAction.ADOPTED else "s"
+        emitter(Event(action=action, session_id=session_id, kernel_id="k"))
+    assert seen == [action.value for action in EventAction]
 
 
 @pytest.mark.parametrize("language", ["python"])
