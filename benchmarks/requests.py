@@ -1,0 +1,235 @@
+"""What requests to ``/api/sessions`` cost beside stock, and beside a constant reply of their size.
+
+Both servers are real and keep their sessions on disk; requests are made to the one and the other
+in turn, so that whatever else the machine does meets both. What is compared are medians; where the
+minima tell something else, the machine was too busy.
+
+The N sessions share 20 kernels, as no machine here runs 10,000 of them. A session's model holds its
+kernel's, and stock makes it anew for each of them. Where ours keeps it, sharing has two effects. A
+kernel that was used changes N / 20 sessions at once, as if a twentieth of N kernels had been used:
+more than a real server sees between two lists. And when all kernels were used, 20 models of kernels
+are new where a real server with N kernels would make N: there, sharing flatters ours. It is
+measured all the same, as N models of sessions are new then.
+"""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING, Final
+
+from .figure import Figure, note
+from .subject import AT_ONCE, Subject
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
+
+FEW: Final = 100
+MANY: Final = 1000
+WARM_UPS: Final = 3
+
+LIST_TO_STOCK: Final = 0.2
+LIST_TO_FLOOR: Final = 3.0
+GROWTH: Final = 1.3
+ONE_TO_STOCK: Final = 1.0
+ROUND_TO_STOCK: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Size:
+    """How often each is measured, and how many kernels and sessions there are."""
+
+    kernels: int
+    lists: int
+    ones: int
+    rounds: int
+    most: int
+
+
+FULL: Final = Size(kernels=20, lists=60, ones=500, rounds=150, most=10_000)
+SHORT: Final = Size(kernels=10, lists=15, ones=100, rounds=30, most=4000)
+
+
+def measure(folder: Path, short: bool) -> list[Figure]:
+    """Send requests to two servers with as many sessions, and then to one with more of them."""
+    size = SHORT if short else FULL
+    with ExitStack() as running:
+        ours = running.enter_context(_running(folder / "ours", size))
+        with _running(folder / "stock", size, is_stock=True) as stock:
+            figures = []
+            for number in (FEW, MANY):
+                for subject in (ours, stock):
+                    subject.fill(number)
+                note(f"requests: {number} sessions")
+                figures += _compare_ones(ours, stock, size.ones)
+            figures = [
+                *_compare_lists(ours, stock, size.lists),
+                *figures,
+                _compare_rounds(ours, stock, size.rounds),
+            ]
+        large = running.enter_context(_running(folder / "large", size))
+        large.fill(size.most)
+        note(f"requests: {size.most} sessions")
+        return [*figures, _compare_sizes(ours, large, size.lists)]
+
+
+@contextmanager
+def _running(folder: Path, size: Size, *, is_stock: bool = False) -> Iterator[Subject]:
+    subject = Subject(folder, size.kernels, is_stock=is_stock)
+    try:
+        yield subject
+    except BaseException:
+        note(f"requests: the log of {subject.name} ends with\n{subject.server.log[-4000:]}")
+        raise
+    finally:
+        subject.close()
+
+
+def _compare_lists(ours: Subject, stock: Subject, rounds: int) -> list[Figure]:
+    """Compare lists of sessions that did not change, and of such as did."""
+    ours.answer(ours.list().body)
+    for subject in (ours, stock):
+        subject.connect()
+    every = len(ours.kernels)
+    times = _in_turn(
+        rounds,
+        {
+            "ours": lambda: ours.list().seconds,
+            "stock": lambda: stock.list().seconds,
+            "floor": lambda: ours.constant().seconds,
+            "renamed": lambda: _list_after(ours, ours.rename),
+            "one used": lambda: _list_after(ours, lambda: ours.use_kernels(1)),
+            "all used": lambda: _list_after(ours, lambda: ours.use_kernels(every)),
+            "stock, all used": lambda: _list_after(stock, lambda: stock.use_kernels(every)),
+        },
+    )
+    for subject in (ours, stock):
+        subject.disconnect()
+    what = f"list of {len(ours.sessions)}"
+    return [
+        _ratio(f"{what}, ours / stock", times, "ours", "stock", LIST_TO_STOCK),
+        _ratio(f"{what}, ours / floor", times, "ours", "floor", LIST_TO_FLOOR),
+        _ratio(f"{what} after a rename / floor", times, "renamed", "floor", LIST_TO_FLOOR),
+        _ratio(
+            f"{what} after use of 1 kernel of {every} / floor",
+            times,
+            "one used",
+            "floor",
+            LIST_TO_FLOOR,
+        ),
+        _ratio(
+            f"{what} after use of all kernels, ours / stock",
+            times,
+            "all used",
+            "stock, all used",
+            LIST_TO_STOCK,
+            beside="floor",
+        ),
+    ]
+
+
+def _list_after(subject: Subject, change: Callable[[], object]) -> float:
+    """Return how long a list takes that must show a change."""
+    before = subject.list().body
+    change()
+    reply = subject.list()
+    assert reply.body != before, f"{subject.name} does not show the change"
+    return reply.seconds
+
+
+def _compare_ones(ours: Subject, stock: Subject, rounds: int) -> list[Figure]:
+    """Compare reading and renaming one session."""
+    reads = _in_turn(
+        rounds, {"ours": lambda: ours.read().seconds, "stock": lambda: stock.read().seconds}
+    )
+    renames = _in_turn(
+        rounds, {"ours": lambda: ours.rename().seconds, "stock": lambda: stock.rename().seconds}
+    )
+    number = len(ours.sessions)
+    return [
+        _ratio(f"GET of 1 in {number}, ours / stock", reads, "ours", "stock", ONE_TO_STOCK),
+        _ratio(f"PATCH of 1 in {number}, ours / stock", renames, "ours", "stock", ONE_TO_STOCK),
+    ]
+
+
+def _compare_rounds(ours: Subject, stock: Subject, rounds: int) -> Figure:
+    """Compare changes that are made at once, and are durable when they are acknowledged."""
+    ours.answer(ours.read().body)
+    times = _in_turn(
+        rounds,
+        {
+            "ours": lambda: _rename_durably(ours),
+            "stock": lambda: _rename_durably(stock),
+            "floor": lambda: ours.constant("PATCH", AT_ONCE).seconds,
+        },
+    )
+    name = f"{AT_ONCE} PATCHes at once in {len(ours.sessions)}, ours / stock"
+    return _ratio(name, times, "ours", "stock", ROUND_TO_STOCK, beside="floor")
+
+
+def _rename_durably(subject: Subject) -> float:
+    renaming = subject.rename(AT_ONCE)
+    stored = subject.stored(renaming.paths)
+    assert stored == AT_ONCE, f"{subject.name} has acknowledged {AT_ONCE} and stored {stored}"
+    return renaming.seconds
+
+
+def _compare_sizes(ours: Subject, large: Subject, rounds: int) -> Figure:
+    """Compare what listing a session costs with what it costs among more of them."""
+    large.answer(large.list().body)
+    times = _in_turn(
+        rounds,
+        {
+            "large": lambda: large.list().seconds,
+            "ours": lambda: ours.list().seconds,
+            "floor": lambda: large.constant().seconds,
+        },
+    )
+    many, most = len(ours.sessions), len(large.sessions)
+    name = f"list of {most} / {most / many:g} lists of {many}"
+    return _ratio(name, times, "large", "ours", GROWTH, times_under=most / many, beside="floor")
+
+
+def _in_turn(rounds: int, actions: Mapping[str, Callable[[], float]]) -> dict[str, list[float]]:
+    """Do each of the actions so many times, in turn, and return their seconds."""
+    times: dict[str, list[float]] = {name: [] for name in actions}
+    for number in range(-WARM_UPS, rounds):
+        # What follows another must not always follow the same one.
+        names = list(actions) if number % 2 else list(actions)[::-1]
+        for name in names:
+            seconds = actions[name]()
+            if number >= 0:
+                times[name].append(seconds)
+    return times
+
+
+def _ratio(
+    name: str,
+    times: Mapping[str, list[float]],
+    over: str,
+    under: str,
+    target: float,
+    *,
+    times_under: float = 1,
+    beside: str = "",
+) -> Figure:
+    """Return the ratio of two medians.
+
+    :param times_under: how often what it is divided by counts
+    :param beside: what else was measured in these rounds and is worth telling
+    """
+    measured, least = (
+        statistic(times[over]) / statistic(times[under]) / times_under
+        for statistic in (median, min)
+    )
+    told = ", ".join(
+        f"{key} {median(times[key]) * 1000:.2f} ms" for key in (over, under, beside) if key
+    )
+    return Figure(
+        name=name,
+        measured=measured,
+        target=target,
+        detail=f"medians of {len(times[over])}: {told}; ratio of minima {least:.3g}",
+    )
