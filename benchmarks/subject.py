@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-from servers import Home, Server, execute_request
+from messages import execute_request, run_cell
+from servers import Home, Server
 
 from . import constant
 from .figure import note
@@ -31,6 +32,7 @@ AT_ONCE: Final = 16
 """Connections, and so the requests that can be made at the same time."""
 STARTS: Final = 4
 """Kernels that are started at the same time."""
+CELL_TIMEOUT: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class Subject:
         model = response.json()
         self.sessions.append(model["id"])
         kernel_id = str(model["kernel"]["id"])
-        self.server.execute(kernel_id, "pass", timeout=60)
+        self.server.execute(kernel_id, "pass", CELL_TIMEOUT)
         return kernel_id
 
     def _body(self, kernel: dict[str, str]) -> dict[str, Any]:
@@ -168,16 +170,7 @@ class Subject:
 
     def use_kernels(self, number: int) -> None:
         """Have kernels run something, others each time: each is busy, and then idle."""
-        first = next(self._turns)
-        used = [self._channels[(first + n) % len(self._channels)] for n in range(number)]
-        requests = [execute_request("pass", uuid4().hex) for _ in used]
-        for channel, request in zip(used, requests, strict=True):
-            channel.send(json.dumps(request))
-        for channel, request in zip(used, requests, strict=True):
-            while not _is_idle(json.loads(channel.recv()), request):
-                pass  # it raises when nothing comes any more
-
-
-def _is_idle(message: dict[str, Any], request: dict[str, Any]) -> bool:
-    is_answer = message["parent_header"].get("msg_id") == request["header"]["msg_id"]
-    return is_answer and bool(message["content"].get("execution_state") == "idle")
+        for _ in range(number):
+            channels = self._channels[next(self._turns) % len(self._channels)]
+            request = execute_request("pass", uuid4().hex)
+            run_cell(channels, request, time.monotonic() + CELL_TIMEOUT)
