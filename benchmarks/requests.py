@@ -51,7 +51,7 @@ class Size:
 
 
 FULL: Final = Size(kernels=20, lists=60, ones=500, rounds=150, most=10_000)
-SHORT: Final = Size(kernels=10, lists=15, ones=100, rounds=30, most=4000)
+SHORT: Final = Size(kernels=10, lists=30, ones=100, rounds=30, most=4000)
 
 
 def measure(folder: Path, short: bool) -> list[Figure]:
