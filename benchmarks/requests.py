@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from .figure import Figure, note
 from .subject import AT_ONCE, Subject
+from .ticker import fsync_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -64,7 +65,8 @@ def measure(folder: Path, short: bool) -> list[Figure]:
             for number in (FEW, MANY):
                 for subject in (ours, stock):
                     subject.fill(number)
-                note(f"requests: {number} sessions")
+                disk = fsync_time(folder) * 1000
+                note(f"requests: {number} sessions; an fsync takes {disk:.2f} ms")
                 figures += _compare_ones(ours, stock, size.ones)
             figures = [
                 *_compare_lists(ours, stock, size.lists),
