@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 # The servers are those of the tests: real processes in a home of their own.
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from . import adopt, start, ticker
+from . import adopt, requests, start, ticker
 from .figure import show
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ BENCHMARKS: Final[dict[str, Callable[[Path, bool], list[Figure]]]] = {
     "start": start.measure,
     "adopt": adopt.measure,
     "ticker": ticker.measure,
+    "requests": requests.measure,
 }
 
 

@@ -50,7 +50,7 @@ def measure(folder: Path, short: bool) -> list[Figure]:
             measured=disk / memory,
             target=TARGET,
             detail=f"medians {disk * 1000:.2f} ms / {memory * 1000:.2f} ms of {rounds} runs each "
-            f"of {CHANGES} PATCHes; an fsync takes {_fsync_time(folder) * 1000:.2f} ms",
+            f"of {CHANGES} PATCHes; an fsync takes {fsync_time(folder) * 1000:.2f} ms",
         )
     ]
 
@@ -77,7 +77,7 @@ def _time_changes(server: Server, session_id: str) -> float:
     return quantiles(late, n=100, method="inclusive")[98]
 
 
-def _fsync_time(folder: Path) -> float:
+def fsync_time(folder: Path) -> float:
     """Return the median seconds of an fsync: near zero where the folder is not on a disk."""
     times = []
     with (folder / "fsync").open("wb", buffering=0) as file:
