@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
@@ -25,10 +26,14 @@ class WithMore(AsyncMappingKernelManager):
 
 
 def assert_is_true(server: Server) -> list[dict[str, Any]]:
-    """Check the list against each session's own answer, which is made anew every time."""
+    """Check the list, and what GET says of each session, against what is made anew every time."""
     listed = sessions(server)
-    assert listed == [server.get(f"/api/sessions/{s['id']}").json() for s in listed]
-    assert listed == sessions(server)
+    urls = [f"/api/sessions/{session['id']}" for session in listed]
+    # A PATCH of nothing answers the model of the moment.
+    made_anew = [server.patch(url, {}).text for url in urls]
+    assert listed == [json.loads(text) for text in made_anew]
+    assert [server.get(url).text for url in urls] == made_anew
+    assert server.get("/api/sessions").text == f"[{', '.join(made_anew)}]"
     return listed
 
 

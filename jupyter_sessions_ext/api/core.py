@@ -115,7 +115,7 @@ class SessionHandler(_SessionsHandler):
     @authorized("read", resource=RESOURCE)
     async def get(self, session_id: str) -> None:
         """Read a session."""
-        self.answer(await self.sessions.get_session(session_id=session_id))
+        self.finish(await self.sessions.session_json(session_id))
 
     @web.authenticated
     @authorized("write", resource=RESOURCE)

@@ -1,4 +1,4 @@
-"""The list of sessions as JSON, kept between lists: only what changed is written anew."""
+"""Sessions as JSON, kept between requests: only what changed is written anew."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from jupyter_client.jsonutil import json_default
 
 from ..kernels.activity import ActivityMixin
-from ..models import SessionRecord
+from ..models import SessionRecord, SessionState
 from ..registry import Registry
 from .reading import session_model
 
 
 class Listing:
-    """What ``GET /api/sessions`` answers, byte for byte as if each list were written anew.
+    """What ``GET /api/sessions`` answers, byte for byte as if it were written anew each time.
 
     A session's own text lives as long as its record, and a kernel's until its manager says that
     its model has changed.
@@ -27,35 +27,59 @@ class Listing:
         self._body = "[]"
         self._is_of: tuple[Registry, int] | None = None
 
-    def body(self, registry: Registry) -> str:
+    def all(self, registry: Registry) -> str:
         """Return the live sessions whose kernels run, in the order of their creation."""
-        changed = self._kernels.take_changed()
-        for stale in changed:
-            self._kernel_texts.pop(stale, None)
-        if not changed and self._is_of == (registry, registry.version):
+        self._drop_changed()
+        if self._is_of == (registry, registry.version):
             return self._body
-        parts: list[str] = []
-        are_tracked = True
         before, self._session_texts = self._session_texts, {}
+        parts: list[str] = []
+        are_kept = True
         for session in registry.live():
-            kernel_id = session.kernel_id
-            if kernel_id is None or kernel_id not in self._kernels:
-                continue
-            kernel = self._kernel_texts.get(kernel_id, "")
-            if not kernel:
-                kernel = _json(self._kernels.kernel_model(kernel_id))
-                if self._kernels.is_tracked(kernel_id):
-                    self._kernel_texts[kernel_id] = kernel
-                else:
-                    are_tracked = False
-            text = before.get(session.session_id)
-            if text is None or text[0] is not session:
-                text = _text(session)
-            self._session_texts[session.session_id] = text
-            parts.append(f"{text[1]}{kernel}{text[2]}")
+            if self._is_shown(session):
+                text = before.get(session.session_id)
+                if text is None or text[0] is not session:
+                    text = _text(session)
+                self._session_texts[session.session_id] = text
+                kernel, is_kept = self._kernel(session.kernel_id)
+                are_kept = are_kept and is_kept
+                parts.append(f"{text[1]}{kernel}{text[2]}")
         self._body = f"[{', '.join(parts)}]"
-        self._is_of = (registry, registry.version) if are_tracked else None
+        self._is_of = (registry, registry.version) if are_kept else None
         return self._body
+
+    def one(self, registry: Registry, session_id: str) -> str | None:
+        """Return a live session whose kernel runs, or ``None``."""
+        session = registry.sessions.get(session_id)
+        if session is None or not self._is_shown(session):
+            return None
+        self._drop_changed()
+        text = self._session_texts.get(session_id)
+        if text is None or text[0] is not session:
+            text = self._session_texts[session_id] = _text(session)
+        return f"{text[1]}{self._kernel(session.kernel_id)[0]}{text[2]}"
+
+    def _is_shown(self, session: SessionRecord) -> bool:
+        return session.state is SessionState.LIVE and (session.kernel_id or "") in self._kernels
+
+    def _drop_changed(self) -> None:
+        changed = self._kernels.take_changed()
+        for kernel_id in changed:
+            self._kernel_texts.pop(kernel_id, None)
+        if changed:
+            self._is_of = None
+
+    def _kernel(self, kernel_id: str | None) -> tuple[str, bool]:
+        """Return a kernel's text, and whether it can be kept."""
+        assert kernel_id is not None
+        text = self._kernel_texts.get(kernel_id)
+        if text is not None:
+            return text, True
+        text = _json(self._kernels.kernel_model(kernel_id))
+        is_kept = self._kernels.is_tracked(kernel_id)
+        if is_kept:
+            self._kernel_texts[kernel_id] = text
+        return text, is_kept
 
 
 def _text(session: SessionRecord) -> tuple[SessionRecord, str, str]:

@@ -57,7 +57,19 @@ class SessionManager(SessionChanger):
         """Return what :meth:`list_sessions` returns, as JSON."""
         if self._listing is None:
             return json.dumps(await self.list_sessions(), default=json_default)
-        return self._listing.body(self._workspace.registry)
+        return self._listing.all(self._workspace.registry)
+
+    async def session_json(self, session_id: str) -> str:
+        """Return what :meth:`get_session` returns for an id, as JSON.
+
+        :raises tornado.web.HTTPError: 404, there is none, or its kernel is gone
+        """
+        if self._listing is None:
+            return json.dumps(await self.get_session(session_id=session_id), default=json_default)
+        text = self._listing.one(self._workspace.registry, session_id)
+        if text is None:
+            raise SessionNotFoundError(session_id=session_id)
+        return text
 
     def _can_keep_lists(self) -> bool:
         """Tell whether nothing of a list is made by a class that we do not know."""
@@ -67,7 +79,7 @@ class SessionManager(SessionChanger):
             and not self.kernel_manager.has_own_models()
             and all(
                 getattr(type(self), name) is getattr(SessionManager, name)
-                for name in ("list_sessions", "row_to_model", "kernel_culled")
+                for name in ("list_sessions", "get_session", "row_to_model", "kernel_culled")
             )
         )
 
