@@ -20,7 +20,7 @@ from .api import core
 from .events import Emitter
 from .folder import STATE_DIR
 from .kernels.manager import DurableMappingMixin
-from .models import Retention
+from .retention import Retention
 from .sessions.manager import SessionManager
 from .workspace import Workspace
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime, timezone
 from enum import Enum
 from typing import Any
 
@@ -195,18 +195,6 @@ class ServerRecord:
     hostname: str
     started_at: datetime
     stopped_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retention:
-    """For how long what nobody uses is kept; ``None``: for ever."""
-
-    dormant: timedelta | None = timedelta(days=30)
-    """Dormant sessions."""
-    history: timedelta | None = timedelta(days=365)
-    """Events."""
-    events: int | None = 100_000
-    """So many events at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

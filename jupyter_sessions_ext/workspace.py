@@ -34,12 +34,12 @@ from .models import (
     KernelActivity,
     KernelPhase,
     KernelRecord,
-    Retention,
     ServerRecord,
     Snapshot,
     now,
 )
 from .registry import Registry
+from .retention import Retention
 from .storage.sqlite import MEMORY, SQLiteStore, is_sqlite_file
 from .storage.store import Store
 

@@ -26,7 +26,7 @@ LAYERS = [
     {"sessions"},
     {"kernels"},
     {"workspace"},
-    {"commits"},
+    {"commits", "retention"},
     {"folder", "registry"},
     {"events", "storage", "tasks"},
     {"host"},

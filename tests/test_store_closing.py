@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from interpreters import run_python
@@ -53,6 +54,35 @@ async def test_closing_twice_leaves_no_thread(file: Path, location: str) -> None
     await store.commit(EVERYTHING)
     store.close()
     store.close()
+
+
+@pytest.mark.usefixtures("threads_end")
+@pytest.mark.parametrize("goes_on", [True, False], ids=["the loop goes on", "the loop ends"])
+def test_a_store_that_is_closed_while_it_opens_leaves_no_thread(
+    file: Path, loop: asyncio.AbstractEventLoop, goes_on: bool
+) -> None:
+    store = SQLiteStore(str(file))
+    store.open()
+
+    async def close_meanwhile() -> asyncio.Future[Any]:
+        opening = asyncio.ensure_future(store.connection())
+        closed = loop.create_future()
+
+        def close() -> None:
+            store.close()
+            closed.set_result(None)
+
+        loop.call_soon(close)  # after the first step of what opens it
+        await closed
+        return opening
+
+    opening = loop.run_until_complete(close_meanwhile())
+    if goes_on:
+        with pytest.raises(StoreUnavailableError):
+            loop.run_until_complete(opening)
+    else:
+        opening.cancel()
+        loop.close()
 
 
 @pytest.mark.usefixtures("threads_end")

@@ -76,7 +76,8 @@ class SessionRootHandler(_SessionsHandler):
         body = self.read(CreateSession)
         if body.notebook:
             self.log.warning("Sessions API changed, see updated swagger docs")
-        self._check_kernel(body.kernel.id, body.kernel.name)
+        if not body.notebook:  # with which clients have always sent ids of any form
+            self._check_kernel(body.kernel.id, body.kernel.name)
         try:
             model = await self.sessions.open_session(
                 **body.values(), kernel_name=body.kernel.name or None, kernel_id=body.kernel.id

@@ -37,6 +37,7 @@ from ..models import (
     ProcessIdentity,
     SessionRecord,
     SessionState,
+    merged,
     now,
 )
 from ..workspace import Workspace
@@ -262,7 +263,8 @@ def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) 
         events=tuple(_events(sessions.values(), kept)),
         server=workspace.server,
     )
-    workspace.commit_now(change)
+    expired = workspace.retention.expired(registry, but=sessions)
+    workspace.commit_now(merged((change, expired)))
     if actions:
         workspace.log.info(
             "Adopted %d kernels in %.3f s; %d have ended, %d sessions are dormant.",

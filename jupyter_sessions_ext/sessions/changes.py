@@ -10,14 +10,11 @@ from ..models import (
     Change,
     Event,
     EventAction,
-    HistoryLimits,
     KernelPhase,
     KernelRecord,
-    Retention,
     SessionRecord,
     SessionState,
     merged,
-    now,
 )
 from ..registry import Registry
 from . import documents
@@ -120,30 +117,6 @@ def moved(registry: Registry, source: str, target: str, *, reviving: Container[s
         if kernel.intent is not None and is_at(kernel.intent, source)
     )
     return merged([*followed, Change(kernels=starting)])
-
-
-def expired(registry: Registry, retention: Retention, *, reviving: Container[str] = ()) -> Change:
-    """Return the change that drops what is not kept any longer.
-
-    :param reviving: dormant sessions that are just being given a kernel, and stay
-    """
-    present = now()
-    gone = [
-        session
-        for session in registry.dormant()
-        if retention.dormant is not None
-        and session.since < present - retention.dormant
-        and session.session_id not in reviving
-    ]
-    since = present - retention.history if retention.history is not None else None
-    return Change(
-        forgotten_sessions=tuple(s.session_id for s in gone),
-        events=tuple(
-            Event(action=EventAction.EXPIRED, session_id=s.session_id, detail=f"path {s.path}")
-            for s in gone
-        ),
-        history=HistoryLimits(since=since, most=retention.events),
-    )
 
 
 def deleted(registry: Registry, session: SessionRecord, detail: str = "") -> Change:

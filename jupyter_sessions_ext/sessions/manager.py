@@ -14,7 +14,7 @@ from jupyter_core.utils import ensure_async
 from jupyter_events import EventLogger
 from jupyter_server.services.sessions.sessionmanager import KernelName, ModelName
 from tornado import web
-from tornado.ioloop import IOLoop, PeriodicCallback
+from tornado.ioloop import PeriodicCallback
 
 from ..errors import KernelStartError, StoreUnavailableError
 from ..kernels.activity import ActivityMixin
@@ -210,18 +210,14 @@ class SessionManager(SessionChanger):
     # ------------------------------------------------------------------ upkeep
 
     def start_upkeep(self) -> None:
-        """Drop what is not kept any longer, now and then again and again."""
-        IOLoop.current().add_callback(self._drop_expired)
+        """Drop what is not kept any longer, now and again; a server does so when it starts, too."""
         self._upkeep.start()
 
     async def _drop_expired(self) -> None:
         workspace = self._workspace
         with contextlib.suppress(StoreUnavailableError):  # it is logged
             await workspace.transact(
-                lambda records: changes.expired(
-                    records, workspace.retention, reviving=self._creating
-                ),
-                SYSTEM,
+                lambda records: workspace.retention.expired(records, but=self._creating), SYSTEM
             )
 
     def close(self) -> None:

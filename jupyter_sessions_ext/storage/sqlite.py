@@ -58,6 +58,8 @@ class SQLiteStore:
         self.location = location
         self._journal = "WAL" if wal else "DELETE"
         self._opened: aiosqlite.Connection | None = None
+        self._with_worker: aiosqlite.Connection | None = None
+        """The connection whose thread runs, opened or being opened."""
         self._opening = asyncio.Lock()
         self._inode: int | None = None
         self._closed = False
@@ -207,6 +209,7 @@ class SQLiteStore:
         )
         # An interpreter that ends without close() must not wait for this thread for ever.
         connector._thread.daemon = True
+        self._with_worker = connector
         try:
             connection = await connector
         except BaseException as error:
@@ -264,7 +267,7 @@ class SQLiteStore:
     def close(self) -> None:
         """Let the worker thread finish its queue and end."""
         self._closed = True
-        connection, self._opened = self._opened, None
+        connection, self._with_worker, self._opened = self._with_worker, None, None
         if connection is not None:
             _stop(connection)
 
@@ -338,6 +341,9 @@ def _stop(connection: aiosqlite.Connection) -> None:
     stopper.join()
     if connection._thread is not threading.current_thread():  # a collector may run anywhere
         connection._thread.join(CLOSE_TIMEOUT)
+    opened, connection._connection = connection._connection, None
+    if opened is not None:  # it was closed while it was being opened
+        opened.close()
 
 
 @contextlib.contextmanager
