@@ -203,6 +203,9 @@ ASKED: Final[dict[str, list[Request]]] = {
         post({"notebook": {}, "path": "beside.ipynb", **RUNNING}),
     ],
     "POST: notebook, for a new kernel": [post({"notebook": {"path": "new-deprecated.ipynb"}})],
+    "POST: notebook, for a new kernel of any id": [
+        post({"notebook": {"path": "own-id.ipynb"}, "kernel": {"name": "python3", "id": "foo"}})
+    ],
     "POST: kernel {}": [post(new("k1.ipynb", kernel={}))],
     "POST: kernel of nulls": [post(new("k2.ipynb", kernel={"id": None, "name": None}))],
     'POST: kernel.name ""': [post(new("k3.ipynb", kernel={"name": ""}))],
