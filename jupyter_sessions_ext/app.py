@@ -25,6 +25,7 @@ from .sessions.manager import SessionManager
 from .workspace import Workspace
 
 DAY = 24 * 3600
+CENTURY = 36_500 * DAY
 
 
 class SessionsApp(ExtensionApp):
@@ -63,6 +64,7 @@ class SessionsApp(ExtensionApp):
     dormant_retention = Integer(
         30 * DAY,
         min=0,
+        max=CENTURY,
         config=True,
         help=(
             "For how many seconds a dormant session is kept: one without a kernel, which comes "
@@ -73,6 +75,7 @@ class SessionsApp(ExtensionApp):
     history_retention = Integer(
         365 * DAY,
         min=0,
+        max=CENTURY,
         config=True,
         help="For how many seconds the history of sessions is kept. 0: for ever.",
     )
