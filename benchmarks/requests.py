@@ -115,13 +115,21 @@ def _compare_lists(ours: Subject, stock: Subject, rounds: int) -> list[Figure]:
     return [
         _ratio(f"{what}, ours / stock", times, "ours", "stock", LIST_TO_STOCK),
         _ratio(f"{what}, ours / floor", times, "ours", "floor", LIST_TO_FLOOR),
-        _ratio(f"{what} after a rename / floor", times, "renamed", "floor", LIST_TO_FLOOR),
+        _ratio(
+            f"{what} after a rename / floor",
+            times,
+            "renamed",
+            "floor",
+            LIST_TO_FLOOR,
+            beside="stock",
+        ),
         _ratio(
             f"{what} after use of 1 kernel of {every} / floor",
             times,
             "one used",
             "floor",
             LIST_TO_FLOOR,
+            beside="stock",
         ),
         _ratio(
             f"{what} after use of all {every} kernels / floor",
