@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 from jupyter_server.services.kernels.kernelmanager import (
@@ -76,6 +76,10 @@ class ActivityMixin(AsyncMappingKernelManager):
         ]
 
     # ------------------------------------------------------------------ models
+
+    def running(self) -> Container[str | None]:
+        """Return the ids of the kernels that run, as fast to be asked as can be."""
+        return self._kernels.keys()
 
     def is_tracked(self, kernel_id: str | None) -> bool:
         """Tell whether :meth:`take_changed` knows of every change of a kernel's model."""

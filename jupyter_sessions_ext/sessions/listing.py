@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 from jupyter_client.jsonutil import json_default
 
@@ -13,54 +13,65 @@ from ..registry import Registry
 from .reading import session_model
 
 
+class _Entry(NamedTuple):
+    """A session's text, and the record and the kernel's text that it was made of."""
+
+    session: SessionRecord
+    kernel: str
+    text: str
+
+
 class Listing:
     """What ``GET /api/sessions`` answers, byte for byte as if it were written anew each time.
 
-    A session's own text lives as long as its record, and a kernel's until its manager says that
-    its model has changed.
+    A session's text lives as long as its record and its kernel's text, and that until the kernel's
+    manager says that its model has changed.
     """
 
     def __init__(self, kernels: ActivityMixin) -> None:
         self._kernels = kernels
-        self._session_texts: dict[str, tuple[SessionRecord, str, str]] = {}
-        self._kernel_texts: dict[str, str] = {}
+        self._entries: dict[str, _Entry] = {}
+        self._kernel_texts: dict[str | None, str] = {}
         self._body = "[]"
         self._is_of: tuple[Registry, int] | None = None
+        self._all_are_tracked = True
 
     def all(self, registry: Registry) -> str:
         """Return the live sessions whose kernels run, in the order of their creation."""
         self._drop_changed()
         if self._is_of == (registry, registry.version):
             return self._body
-        before, self._session_texts = self._session_texts, {}
+        self._all_are_tracked = True
+        entries, kernel_texts = self._entries, self._kernel_texts
+        running = self._kernels.running()
         parts: list[str] = []
-        are_kept = True
-        for session in registry.live():
-            if self._is_shown(session):
-                text = before.get(session.session_id)
-                if text is None or text[0] is not session:
-                    text = _text(session)
-                self._session_texts[session.session_id] = text
-                kernel, is_kept = self._kernel(session.kernel_id)
-                are_kept = are_kept and is_kept
-                parts.append(f"{text[1]}{kernel}{text[2]}")
+        for session in registry.sessions.values():  # no calls for what has not changed
+            if session.state is SessionState.LIVE and session.kernel_id in running:
+                entry = entries.get(session.session_id)
+                if (
+                    entry is None
+                    or entry.session is not session
+                    or entry.kernel is not kernel_texts.get(session.kernel_id)
+                ):
+                    entry = self._entry(session)
+                parts.append(entry.text)
         self._body = f"[{', '.join(parts)}]"
-        self._is_of = (registry, registry.version) if are_kept else None
+        self._is_of = (registry, registry.version) if self._all_are_tracked else None
+        self._prune(registry)
         return self._body
 
     def one(self, registry: Registry, session_id: str) -> str | None:
         """Return a live session whose kernel runs, or ``None``."""
         session = registry.sessions.get(session_id)
-        if session is None or not self._is_shown(session):
+        if (
+            session is None
+            or session.state is not SessionState.LIVE
+            or session.kernel_id not in self._kernels.running()
+        ):
             return None
         self._drop_changed()
-        text = self._session_texts.get(session_id)
-        if text is None or text[0] is not session:
-            text = self._session_texts[session_id] = _text(session)
-        return f"{text[1]}{self._kernel(session.kernel_id)[0]}{text[2]}"
-
-    def _is_shown(self, session: SessionRecord) -> bool:
-        return session.state is SessionState.LIVE and (session.kernel_id or "") in self._kernels
+        self._prune(registry)
+        return self._entry(session).text
 
     def _drop_changed(self) -> None:
         changed = self._kernels.take_changed()
@@ -69,26 +80,33 @@ class Listing:
         if changed:
             self._is_of = None
 
-    def _kernel(self, kernel_id: str | None) -> tuple[str, bool]:
-        """Return a kernel's text, and whether it can be kept."""
-        assert kernel_id is not None
-        text = self._kernel_texts.get(kernel_id)
-        if text is not None:
-            return text, True
-        text = _json(self._kernels.kernel_model(kernel_id))
-        is_kept = self._kernels.is_tracked(kernel_id)
-        if is_kept:
-            self._kernel_texts[kernel_id] = text
-        return text, is_kept
+    def _prune(self, registry: Registry) -> None:
+        """Drop the texts of sessions that are gone, when they are many."""
+        if len(self._entries) > 2 * len(registry.sessions) + 100:
+            self._entries = {k: v for k, v in self._entries.items() if k in registry.sessions}
+
+    def _entry(self, session: SessionRecord) -> _Entry:
+        assert session.kernel_id is not None
+        kernel = self._kernel_texts.get(session.kernel_id)
+        if kernel is None:
+            kernel = _json(self._kernels.kernel_model(session.kernel_id))
+            if self._kernels.is_tracked(session.kernel_id):
+                self._kernel_texts[session.kernel_id] = kernel
+            else:
+                self._all_are_tracked = False
+        entry = self._entries.get(session.session_id)
+        if entry is None or entry.session is not session or entry.kernel is not kernel:
+            entry = _Entry(session, kernel, _text(session, kernel))
+            self._entries[session.session_id] = entry
+        return entry
 
 
-def _text(session: SessionRecord) -> tuple[SessionRecord, str, str]:
-    """Return a record with what stands before its kernel, and what after it."""
+def _text(session: SessionRecord, kernel: str) -> str:
     model = session_model(session.row(), None)
     del model["kernel"]
     document = model.pop("notebook", None)
     tail = "}" if document is None else f', "notebook": {_json(document)}}}'
-    return session, f'{_json(model)[:-1]}, "kernel": ', tail
+    return f'{_json(model)[:-1]}, "kernel": {kernel}{tail}'
 
 
 def _json(value: Any) -> str:

@@ -94,9 +94,9 @@ class SessionReader(StockSessionManager):
         """Update the environment in which a session's kernel would be restarted."""
         if hasattr(self.kernel_manager, "update_env") and session.kernel_id and session.path:
             env = self.get_kernel_env(session.path, session.name)  # type: ignore[arg-type]
-            self.kernel_manager.update_env(
-                kernel_id=session.kernel_id, env={k: v for k, v in env.items() if only in ("", k)}
-            )
+            if only:
+                env = {only: env[only]}
+            self.kernel_manager.update_env(kernel_id=session.kernel_id, env=env)
 
     @default("database_filepath")
     def _default_database_filepath(self) -> str:
