@@ -18,6 +18,9 @@ class _Entry(NamedTuple):
 
     session: SessionRecord
     kernel: str
+    head: str
+    """What stands before the kernel."""
+    tail: str
     text: str
 
 
@@ -95,18 +98,21 @@ class Listing:
             else:
                 self._all_are_tracked = False
         entry = self._entries.get(session.session_id)
-        if entry is None or entry.session is not session or entry.kernel is not kernel:
-            entry = _Entry(session, kernel, _text(session, kernel))
-            self._entries[session.session_id] = entry
+        if entry is not None and entry.session is session:
+            head, tail = entry.head, entry.tail
+        else:
+            head, tail = _around_kernel(session)
+        entry = _Entry(session, kernel, head, tail, f"{head}{kernel}{tail}")
+        self._entries[session.session_id] = entry
         return entry
 
 
-def _text(session: SessionRecord, kernel: str) -> str:
+def _around_kernel(session: SessionRecord) -> tuple[str, str]:
     model = session_model(session.row(), None)
     del model["kernel"]
     document = model.pop("notebook", None)
     tail = "}" if document is None else f', "notebook": {_json(document)}}}'
-    return f'{_json(model)[:-1]}, "kernel": {kernel}{tail}'
+    return f'{_json(model)[:-1]}, "kernel": ', tail
 
 
 def _json(value: Any) -> str:
