@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from clients import sessions
 from races import Races, told
 
 OTHER: Final = {"name": "python3"}
@@ -135,7 +136,7 @@ def test_a_delete_while_the_replaced_kernel_ends_ends_both_kernels(races: Races)
     with races.held("end") as end:
         change = races.patch(old, kernel=OTHER)
         assert end.reached() == [old["kernel"]["id"]]
-        [new] = told(races.send("GET", "/api/sessions"), 200)
+        [new] = sessions(races.server)
         delete = races.delete(old)
         assert set(end.reached(2)) == {old["kernel"]["id"], new["kernel"]["id"]}
         races.check_listed()
@@ -185,3 +186,18 @@ def test_a_kernel_change_while_the_session_is_being_revived_waits_for_nothing(ra
         start.reached()
         told(races.patch(dormant, kernel=OTHER), 404)
     races.check(told(post, 201))
+
+
+def test_a_kernel_change_ends_the_kernel_of_a_revival_meanwhile(races: Races) -> None:
+    old = races.new()
+    with races.held("start") as start:
+        change = races.patch(old, kernel=OTHER)
+        [changed] = start.reached()
+        races.end_kernel(old)
+        post = races.post()
+        [revived] = set(start.reached(2)) - {changed}
+        start.release(revived)
+        assert told(post, 201)["kernel"]["id"] == revived
+    new = told(change, 200)
+    assert (new["id"], new["kernel"]["id"]) == (old["id"], changed)
+    races.check(new)

@@ -88,6 +88,26 @@ async def test_a_change_that_cannot_be_stored_changes_nothing(
     assert kernels._kernels["kernel-0"].env == {}
 
 
+@pytest.mark.asyncio
+async def test_a_kernel_that_was_started_for_a_session_deleted_meanwhile_ends(
+    manager: SessionManager, kernels: FakeKernels
+) -> None:
+    model = await create(manager)
+    kernels.gate.clear()
+    kernels.asked.clear()
+    change = asyncio.ensure_future(manager.change_session(model["id"], {}, "python"))
+    await kernels.asked.wait()
+    kernels.asked.clear()
+    delete = asyncio.ensure_future(manager.end_session(model["id"]))
+    await kernels.asked.wait()
+    kernels.gate.set()
+    await delete
+    with error(404):
+        await change
+    assert kernels.started == ["kernel-0", "kernel-1"]
+    assert list(kernels.list_kernel_ids()) == []
+
+
 # -------------------------------------------------------------------------- delete
 
 

@@ -29,6 +29,11 @@ reason_of_deletion: ContextVar[str] = ContextVar("reason_of_deletion", default="
 class SessionChanger(SessionReader):
     """The changing half of :class:`~.manager.SessionManager`: what jupyter_server's changes."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._replaced: dict[str, str] = {}
+        """The kernels of sessions that are being given another one."""
+
     async def create_session(
         self,
         path: str | None = None,
@@ -199,9 +204,13 @@ class SessionChanger(SessionReader):
                 await ensure_async(self.kernel_manager.shutdown_kernel(kernel_id, now=True))
 
     def _updated(self, records: Registry, session_id: str, values: Mapping[str, Any]) -> Change:
+        session = _live(records, session_id)
+        if session_id in self._replaced and "kernel_id" in values:
+            # Not what it was when the change was asked for: it may have been revived meanwhile.
+            self._replaced[session_id] = str(session.kernel_id)
         return changes.updated(
             records,
-            _live(records, session_id),
+            session,
             values,
             kernel_name=self._kernel_name(values.get("kernel_id")),
             reviving=self._creating,

@@ -141,12 +141,20 @@ class SessionManager(SessionChanger):
                 kernel_id = values["kernel_id"]
                 if kernel_id not in self.kernel_manager:
                     raise web.HTTPError(400, f"No such kernel: {kernel_id}")
-            await self._update(session_id, {**values, "kernel_id": kernel_id})
+            self._replaced[session_id] = before["kernel"]["id"]
+            try:
+                await self._update(session_id, {**values, "kernel_id": kernel_id})
+            except Exception:
+                if kernel_name is not None:
+                    await self._end_unused(kernel_id)
+                raise
+            finally:
+                replaced = self._replaced.pop(session_id)
             try:
                 return await self.get_session(session_id=session_id)
             finally:
-                if kernel_id != before["kernel"]["id"]:
-                    await self._end_replaced(before["kernel"]["id"])
+                if kernel_id != replaced:
+                    await self._end_replaced(replaced)
 
     async def end_session(self, session_id: str) -> None:
         """Delete a session and end its kernel, whichever class created it.
@@ -271,8 +279,13 @@ class SessionManager(SessionChanger):
         if not getattr(self.kernel_manager, "use_pending_kernels", False):
             await ending
 
-    async def _end_kernel(self, kernel_id: str) -> None:
+    async def _end_unused(self, kernel_id: str) -> None:
+        """End a kernel that was started for a change which is not made."""
+        if kernel_id in self.kernel_manager and not self._workspace.registry.of_kernel(kernel_id):
+            await self._end_kernel(kernel_id, now=True)
+
+    async def _end_kernel(self, kernel_id: str, now: bool = False) -> None:
         try:
-            await ensure_async(self.kernel_manager.shutdown_kernel(kernel_id))
-        except Exception:  # the change is made, and was acknowledged
-            self.log.exception("Kernel %s, which was replaced, could not be shut down", kernel_id)
+            await ensure_async(self.kernel_manager.shutdown_kernel(kernel_id, now=now))
+        except Exception:  # what was asked for is done, or refused, all the same
+            self.log.exception("Kernel %s, of no session, could not be shut down", kernel_id)
