@@ -201,3 +201,23 @@ def test_a_kernel_change_ends_the_kernel_of_a_revival_meanwhile(races: Races) ->
     new = told(change, 200)
     assert (new["id"], new["kernel"]["id"]) == (old["id"], changed)
     races.check(new)
+
+
+def test_a_session_does_not_take_a_kernel_that_is_being_ended(races: Races) -> None:
+    first, second = races.new("a.ipynb"), races.new("b.ipynb")
+    with races.held("end") as end:
+        delete = races.delete(second)
+        end.reached()
+        told(races.patch(first, kernel={"id": second["kernel"]["id"]}), 400)
+    told(delete, 204)
+    races.check(first)
+
+
+def test_a_new_session_does_not_take_a_kernel_that_is_being_ended(races: Races) -> None:
+    first = races.new("a.ipynb")
+    with races.held("end") as end:
+        delete = races.delete(first)
+        end.reached()
+        told(races.post("b.ipynb", kernel={"id": first["kernel"]["id"]}), 409)
+    told(delete, 204)
+    races.check()

@@ -16,7 +16,7 @@ from tornado import web
 
 from ..commits import Build
 from ..errors import StoreUnavailableError, ValueRefusedError
-from ..kernels.manager import starting_for
+from ..kernels.manager import KernelIdTakenError, starting_for
 from ..models import Change, KernelPhase, SessionRecord, SessionState
 from ..registry import Registry
 from . import changes
@@ -78,6 +78,8 @@ class SessionChanger(SessionReader):
         }
         try:
             is_new = kernel_id is None or kernel_id not in self.kernel_manager
+            if kernel_id is not None and self._workspace.registry.is_ending(kernel_id):
+                raise KernelIdTakenError(kernel_id, "is being ended")
             if is_new:
                 kernel_id = await self.start_kernel_for_session(
                     session_id=intent.session_id,
@@ -208,11 +210,14 @@ class SessionChanger(SessionReader):
         if session_id in self._replaced and "kernel_id" in values:
             # Not what it was when the change was asked for: it may have been revived meanwhile.
             self._replaced[session_id] = str(session.kernel_id)
+        kernel_id = values.get("kernel_id", session.kernel_id)
+        if kernel_id != session.kernel_id and records.is_ending(kernel_id):
+            raise web.HTTPError(400, f"No such kernel: {kernel_id}")
         return changes.updated(
             records,
             session,
             values,
-            kernel_name=self._kernel_name(values.get("kernel_id")),
+            kernel_name=self._kernel_name(kernel_id),
             reviving=self._creating,
         )
 

@@ -139,7 +139,8 @@ class SessionManager(SessionChanger):
                 kernel_id = await self._start_other(before, kernel_name)
             else:
                 kernel_id = values["kernel_id"]
-                if kernel_id not in self.kernel_manager:
+                is_ending = self._workspace.registry.is_ending(kernel_id)
+                if is_ending or kernel_id not in self.kernel_manager:
                     raise web.HTTPError(400, f"No such kernel: {kernel_id}")
             self._replaced[session_id] = before["kernel"]["id"]
             try:
