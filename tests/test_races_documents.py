@@ -107,3 +107,28 @@ def test_a_document_and_its_session_that_are_deleted_at_once_end_one_kernel(race
     races.until_done("deleted")
     assert races.history(model).count("deleted") == 1
     races.check()
+
+
+def test_a_document_that_is_deleted_during_the_start_has_no_session_after_it(races: Races) -> None:
+    document = races.new_document("a.ipynb")
+    with races.held("start") as start:
+        post = races.post("a.ipynb")
+        start.reached()
+        told(races.send("DELETE", document), 204)
+        races.until_asked("deleted")
+    assert post.result().status_code in (201, 404)
+    races.check()
+
+
+def test_a_document_that_is_deleted_while_its_session_is_revived_has_none_after_it(
+    races: Races,
+) -> None:
+    document = races.new_document("a.ipynb")
+    races.new_dormant("a.ipynb")
+    with races.held("start") as start:
+        post = races.post("a.ipynb")
+        start.reached()
+        told(races.send("DELETE", document), 204)
+        races.until_asked("deleted")
+    assert post.result().status_code in (201, 404)
+    races.check()

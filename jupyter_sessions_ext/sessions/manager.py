@@ -199,15 +199,15 @@ class SessionManager(SessionChanger):
                 self._tell_kernel(session)
 
     async def document_deleted(self, path: str) -> None:
-        """Delete the sessions of a document, or of those below a folder, and end their kernels."""
+        """Delete the sessions of a document, or of those below a folder, and end their kernels.
+
+        One that is just being created, or revived, is deleted as soon as it is there.
+        """
         token = reason_of_deletion.set(DOCUMENT_DELETED)
         try:
-            live = [s for s in self._workspace.registry.live() if is_at(s, path)]
-            for outcome in await asyncio.gather(
-                *(self.end_session(s.session_id) for s in live), return_exceptions=True
-            ):
-                if isinstance(outcome, Exception) and not isinstance(outcome, SessionNotFoundError):
-                    self.log.error("A session of %s could not be deleted: %r", path, outcome)
+            live = [s.session_id for s in self._workspace.registry.live() if is_at(s, path)]
+            making = [key for key, one in self._creating.items() if is_at(one.record, path)]
+            await asyncio.gather(*map(self._end_without_document, {*live, *making}))
             await self._workspace.transact(
                 lambda records: changes.forgotten(
                     [s for s in records.dormant() if is_at(s, path)], DOCUMENT_DELETED
@@ -215,6 +215,17 @@ class SessionManager(SessionChanger):
             )
         finally:
             reason_of_deletion.reset(token)
+
+    async def _end_without_document(self, session_id: str) -> None:
+        creating = self._creating.get(session_id)
+        if creating is not None:
+            await asyncio.wait([creating.done])
+        try:
+            await self.end_session(session_id)
+        except SessionNotFoundError:
+            pass  # it is what is wanted
+        except Exception:
+            self.log.exception("Session %s, without its document, is not deleted", session_id)
 
     # ------------------------------------------------------------------ upkeep
 
