@@ -210,3 +210,15 @@ async def test_sessions_made_at_once_for_one_kernel_leave_nothing_pending(
     await asyncio.gather(*(create(manager, path, kernel_id=kernel_id) for path in "xyz"))
     assert len(manager._pending_sessions) == 0
     assert [m["path"] for m in await manager.list_sessions()] == ["a.ipynb", "x", "y", "z"]
+
+
+@pytest.mark.asyncio
+async def test_a_document_that_is_deleted_right_after_it_was_renamed_takes_its_session_along(
+    manager: SessionManager, kernels: FakeKernels
+) -> None:
+    await create(manager)
+    await asyncio.gather(
+        manager.document_renamed("a.ipynb", "b.ipynb"), manager.document_deleted("b.ipynb")
+    )
+    assert await manager.list_sessions() == []
+    assert kernels.ended == ["kernel-0"]

@@ -18,7 +18,8 @@ from tornado.ioloop import PeriodicCallback
 
 from ..errors import KernelStartError, StoreUnavailableError
 from ..kernels.activity import ActivityMixin
-from ..models import SYSTEM
+from ..models import SYSTEM, Change
+from ..registry import Registry
 from . import changes
 from .changing import SessionChanger, reason_of_deletion
 from .documents import CONTENTS_EVENTS, is_at, moved
@@ -205,9 +206,14 @@ class SessionManager(SessionChanger):
         """
         token = reason_of_deletion.set(DOCUMENT_DELETED)
         try:
-            live = [s.session_id for s in self._workspace.registry.live() if is_at(s, path)]
-            making = [key for key, one in self._creating.items() if is_at(one.record, path)]
-            await asyncio.gather(*map(self._end_without_document, {*live, *making}))
+            found = {key for key, one in self._creating.items() if is_at(one.record, path)}
+
+            def look(records: Registry) -> Change:
+                found.update(s.session_id for s in records.live() if is_at(s, path))
+                return Change()
+
+            await self._workspace.transact(look)  # after a renaming that is just being committed
+            await asyncio.gather(*map(self._end_without_document, found))
             await self._workspace.transact(
                 lambda records: changes.forgotten(
                     [s for s in records.dormant() if is_at(s, path)], DOCUMENT_DELETED
