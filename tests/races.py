@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 SESSIONS = "/api/sessions"
+PENDING = "--AsyncMultiKernelManager.use_pending_kernels=True"
 PATIENCE = 30
 MOST_AT_ONCE = 50
 _KERNEL_FILE = re.compile(r"kernel-([\w-]+)\.json$")
@@ -57,8 +58,8 @@ class _List:
     models: list[Model]
     ended: set[str]
     """Kernels that were gone before it was asked for."""
-    launched: set[str]
-    """Kernels that ran, or had run, when it was given."""
+    started: set[str]
+    """Kernels that ran, or had run, when it was given; pending ones too where there are any."""
 
 
 class Lister:
@@ -96,7 +97,7 @@ class Lister:
                     reply = connection.getresponse()
                     assert reply.status == 200, reply.status
                     models = json.loads(reply.read())
-                    self.lists.append(_List(models, ended, self._races.signs("launched")))
+                    self.lists.append(_List(models, ended, self._races.started()))
             except BaseException as error:
                 self._error = error
 
@@ -114,7 +115,7 @@ class Lister:
             assert len(set(ids)) == len(ids), given
             for model in given.models:
                 seen.setdefault(model["id"], []).append(number)
-                assert model["kernel"]["id"] in given.launched - given.ended, model
+                assert model["kernel"]["id"] in given.started - given.ended, model
         for session_id, numbers in seen.items():
             if session_id not in away:
                 missed = set(range(numbers[0], numbers[-1])) - set(numbers)
@@ -132,6 +133,7 @@ class Races:
         self.server = server
         self.home = server.home
         self._prefix = prefix
+        self._pending = PENDING in server.args
         self.folder = Path(server.env[SIGNS])
         self._before = self.stored()
         self._away: set[str] = set()
@@ -165,6 +167,10 @@ class Races:
         found = (path.name for path in self.folder.iterdir())
         return {name.removeprefix(start) for name in found if name.startswith(start)}
 
+    def started(self) -> set[str]:
+        """Return the kernels that may be listed, those that have ended included."""
+        return self.signs("reached", "start") if self._pending else self.signs("launched")
+
     def until_asked(self, what: str, times: int = 1) -> None:
         """Wait until the server does what it was asked for, as far as that is possible."""
         wait_until(lambda: len(self.signs("asked", what)) >= times, PATIENCE, f"{what} was asked")
@@ -176,6 +182,23 @@ class Races:
     def until_all_done(self) -> None:
         wait_until(
             lambda: self.signs("asked") == self.signs("done"), PATIENCE, "all asked for was done"
+        )
+
+    def until_runs(self, session: Model) -> None:
+        """Wait for the start of a kernel for which no reply waits."""
+        running = (session["kernel"]["id"], KernelPhase.RUNNING)
+        wait_until(
+            lambda: running in {(k.kernel_id, k.phase) for k in self.stored().kernels},
+            PATIENCE,
+            f"{running[0]} ran",
+        )
+
+    def until_gone(self, kernel_id: str) -> None:
+        """Wait for the end of a kernel for which no reply waits."""
+        wait_until(
+            lambda: kernel_id not in {k.kernel_id for k in self.stored().kernels},
+            PATIENCE,
+            f"{kernel_id} was gone",
         )
 
     @contextlib.contextmanager
