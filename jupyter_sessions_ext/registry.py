@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from .models import Change, KernelRecord, SessionRecord, SessionState
+from .models import Change, KernelPhase, KernelRecord, SessionRecord, SessionState
 
 
 class _Index:
@@ -93,6 +93,11 @@ class Registry:
             for session in map(self.sessions.__getitem__, self._by_kernel.get(kernel_id))
             if session.state is SessionState.LIVE
         ]
+
+    def is_ending(self, kernel_id: str) -> bool:
+        """Tell whether a kernel was asked to end, though it may still run."""
+        kernel = self.kernels.get(kernel_id)
+        return kernel is not None and kernel.phase is KernelPhase.STOPPING
 
     def _put(self, session: SessionRecord) -> None:
         old = self.sessions.get(session.session_id)

@@ -7,6 +7,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from races import Races, held_server
 from servers import Home, Server
 from session_managers import FakeKernels, MakesManagers
 from workspaces import Opens
@@ -64,6 +65,28 @@ def server(home: Home) -> Iterator[Server]:
     """Run Jupyter Server, with the extension and no options of its own."""
     with Server(home) as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def race_options() -> list[str]:
+    """Return more arguments of the server whose kernels are held; a module may have its own."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def held(tmp_path_factory: pytest.TempPathFactory, race_options: list[str]) -> Iterator[Server]:
+    """Run a server whose kernels and requests the tests of a module hold and see."""
+    home = Home(tmp_path_factory.mktemp("races") / "home")
+    with held_server(home, *race_options) as server:
+        yield server
+    assert home.processes() == []
+
+
+@pytest.fixture
+def races(held: Server, request: pytest.FixtureRequest) -> Iterator[Races]:
+    """Return the server that is held, at rest, with paths and a list of this test's own."""
+    with Races(held, request.node.name.replace("/", "-")) as races:
+        yield races
 
 
 @pytest.fixture

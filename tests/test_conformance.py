@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 DOCUMENT: Final = Path(__file__).parents[1] / "docs" / "sessions-api.md"
 STOCK: Final = "--ServerApp.jpserver_extensions={'jupyter_sessions_ext': False}"
 SAME: Final = {**ASKED, **HTTP}
-ELSEWHERE: Final = {"posts-at-once", "kernel-id-at-once"}
+ELSEWHERE: Final = {"posts-at-once", "kernel-id-at-once", "kernel-ending"}
 """Rules of differences that a test of its own shows."""
 ATTEMPTS: Final = 10
 """How often jupyter_server may win a race that it can lose."""

@@ -132,3 +132,15 @@ def test_code_in_the_readme_runs(language: str) -> None:
     assert blocks
     for block in blocks:
         exec(compile(block, "README.md", "exec"), {})
+
+
+def test_each_pair_of_requests_that_is_documented_is_tested_and_the_other_way_round() -> None:
+    document = (ROOT / "docs" / "sessions-api.md").read_text()
+    section = document.partition("## What happens at once")[2].partition("\n## ")[0]
+    documented = re.findall(r"`(\w+)` \|$", section, re.MULTILINE)
+    tested = [
+        name
+        for file in (ROOT / "tests").glob("test_races*.py")
+        for name in re.findall(r"^def test_(\w+)", file.read_text(), re.MULTILINE)
+    ]
+    assert sorted(documented) == sorted(tested)

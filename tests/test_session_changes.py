@@ -88,6 +88,26 @@ async def test_a_change_that_cannot_be_stored_changes_nothing(
     assert kernels._kernels["kernel-0"].env == {}
 
 
+@pytest.mark.asyncio
+async def test_a_kernel_that_was_started_for_a_session_deleted_meanwhile_ends(
+    manager: SessionManager, kernels: FakeKernels
+) -> None:
+    model = await create(manager)
+    kernels.gate.clear()
+    kernels.asked.clear()
+    change = asyncio.ensure_future(manager.change_session(model["id"], {}, "python"))
+    await kernels.asked.wait()
+    kernels.asked.clear()
+    delete = asyncio.ensure_future(manager.end_session(model["id"]))
+    await kernels.asked.wait()
+    kernels.gate.set()
+    await delete
+    with error(404):
+        await change
+    assert kernels.started == ["kernel-0", "kernel-1"]
+    assert list(kernels.list_kernel_ids()) == []
+
+
 # -------------------------------------------------------------------------- delete
 
 
@@ -190,3 +210,15 @@ async def test_sessions_made_at_once_for_one_kernel_leave_nothing_pending(
     await asyncio.gather(*(create(manager, path, kernel_id=kernel_id) for path in "xyz"))
     assert len(manager._pending_sessions) == 0
     assert [m["path"] for m in await manager.list_sessions()] == ["a.ipynb", "x", "y", "z"]
+
+
+@pytest.mark.asyncio
+async def test_a_document_that_is_deleted_right_after_it_was_renamed_takes_its_session_along(
+    manager: SessionManager, kernels: FakeKernels
+) -> None:
+    await create(manager)
+    await asyncio.gather(
+        manager.document_renamed("a.ipynb", "b.ipynb"), manager.document_deleted("b.ipynb")
+    )
+    assert await manager.list_sessions() == []
+    assert kernels.ended == ["kernel-0"]

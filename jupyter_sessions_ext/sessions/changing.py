@@ -16,7 +16,7 @@ from tornado import web
 
 from ..commits import Build
 from ..errors import StoreUnavailableError, ValueRefusedError
-from ..kernels.manager import starting_for
+from ..kernels.manager import KernelIdTakenError, starting_for
 from ..models import Change, KernelPhase, SessionRecord, SessionState
 from ..registry import Registry
 from . import changes
@@ -28,6 +28,11 @@ reason_of_deletion: ContextVar[str] = ContextVar("reason_of_deletion", default="
 
 class SessionChanger(SessionReader):
     """The changing half of :class:`~.manager.SessionManager`: what jupyter_server's changes."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._replaced: dict[str, str] = {}
+        """The kernels of sessions that are being given another one."""
 
     async def create_session(
         self,
@@ -73,6 +78,8 @@ class SessionChanger(SessionReader):
         }
         try:
             is_new = kernel_id is None or kernel_id not in self.kernel_manager
+            if kernel_id is not None and self._workspace.registry.is_ending(kernel_id):
+                raise KernelIdTakenError(kernel_id, "is being ended")
             if is_new:
                 kernel_id = await self.start_kernel_for_session(
                     session_id=intent.session_id,
@@ -199,11 +206,18 @@ class SessionChanger(SessionReader):
                 await ensure_async(self.kernel_manager.shutdown_kernel(kernel_id, now=True))
 
     def _updated(self, records: Registry, session_id: str, values: Mapping[str, Any]) -> Change:
+        session = _live(records, session_id)
+        if session_id in self._replaced and "kernel_id" in values:
+            # Not what it was when the change was asked for: it may have been revived meanwhile.
+            self._replaced[session_id] = str(session.kernel_id)
+        kernel_id = values.get("kernel_id", session.kernel_id)
+        if kernel_id != session.kernel_id and records.is_ending(kernel_id):
+            raise web.HTTPError(400, f"No such kernel: {kernel_id}")
         return changes.updated(
             records,
-            _live(records, session_id),
+            session,
             values,
-            kernel_name=self._kernel_name(values.get("kernel_id")),
+            kernel_name=self._kernel_name(kernel_id),
             reviving=self._creating,
         )
 

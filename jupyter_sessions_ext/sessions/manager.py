@@ -18,7 +18,8 @@ from tornado.ioloop import PeriodicCallback
 
 from ..errors import KernelStartError, StoreUnavailableError
 from ..kernels.activity import ActivityMixin
-from ..models import SYSTEM
+from ..models import SYSTEM, Change
+from ..registry import Registry
 from . import changes
 from .changing import SessionChanger, reason_of_deletion
 from .documents import CONTENTS_EVENTS, is_at, moved
@@ -139,14 +140,23 @@ class SessionManager(SessionChanger):
                 kernel_id = await self._start_other(before, kernel_name)
             else:
                 kernel_id = values["kernel_id"]
-                if kernel_id not in self.kernel_manager:
+                is_ending = self._workspace.registry.is_ending(kernel_id)
+                if is_ending or kernel_id not in self.kernel_manager:
                     raise web.HTTPError(400, f"No such kernel: {kernel_id}")
-            await self._update(session_id, {**values, "kernel_id": kernel_id})
+            self._replaced[session_id] = before["kernel"]["id"]
+            try:
+                await self._update(session_id, {**values, "kernel_id": kernel_id})
+            except Exception:
+                if kernel_name is not None:
+                    await self._end_unused(kernel_id)
+                raise
+            finally:
+                replaced = self._replaced.pop(session_id)
             try:
                 return await self.get_session(session_id=session_id)
             finally:
-                if kernel_id != before["kernel"]["id"]:
-                    await self._end_replaced(before["kernel"]["id"])
+                if kernel_id != replaced:
+                    await self._end_replaced(replaced)
 
     async def end_session(self, session_id: str) -> None:
         """Delete a session and end its kernel, whichever class created it.
@@ -190,15 +200,20 @@ class SessionManager(SessionChanger):
                 self._tell_kernel(session)
 
     async def document_deleted(self, path: str) -> None:
-        """Delete the sessions of a document, or of those below a folder, and end their kernels."""
+        """Delete the sessions of a document, or of those below a folder, and end their kernels.
+
+        One that is just being created, or revived, is deleted as soon as it is there.
+        """
         token = reason_of_deletion.set(DOCUMENT_DELETED)
         try:
-            live = [s for s in self._workspace.registry.live() if is_at(s, path)]
-            for outcome in await asyncio.gather(
-                *(self.end_session(s.session_id) for s in live), return_exceptions=True
-            ):
-                if isinstance(outcome, Exception) and not isinstance(outcome, SessionNotFoundError):
-                    self.log.error("A session of %s could not be deleted: %r", path, outcome)
+            found = {key for key, one in self._creating.items() if is_at(one.record, path)}
+
+            def look(records: Registry) -> Change:
+                found.update(s.session_id for s in records.live() if is_at(s, path))
+                return Change()
+
+            await self._workspace.transact(look)  # after a renaming that is just being committed
+            await asyncio.gather(*map(self._end_without_document, found))
             await self._workspace.transact(
                 lambda records: changes.forgotten(
                     [s for s in records.dormant() if is_at(s, path)], DOCUMENT_DELETED
@@ -206,6 +221,17 @@ class SessionManager(SessionChanger):
             )
         finally:
             reason_of_deletion.reset(token)
+
+    async def _end_without_document(self, session_id: str) -> None:
+        creating = self._creating.get(session_id)
+        if creating is not None:
+            await asyncio.wait([creating.done])
+        try:
+            await self.end_session(session_id)
+        except SessionNotFoundError:
+            pass  # it is what is wanted
+        except Exception:
+            self.log.exception("Session %s, without its document, is not deleted", session_id)
 
     # ------------------------------------------------------------------ upkeep
 
@@ -271,8 +297,13 @@ class SessionManager(SessionChanger):
         if not getattr(self.kernel_manager, "use_pending_kernels", False):
             await ending
 
-    async def _end_kernel(self, kernel_id: str) -> None:
+    async def _end_unused(self, kernel_id: str) -> None:
+        """End a kernel that was started for a change which is not made."""
+        if kernel_id in self.kernel_manager and not self._workspace.registry.of_kernel(kernel_id):
+            await self._end_kernel(kernel_id, now=True)
+
+    async def _end_kernel(self, kernel_id: str, now: bool = False) -> None:
         try:
-            await ensure_async(self.kernel_manager.shutdown_kernel(kernel_id))
-        except Exception:  # the change is made, and was acknowledged
-            self.log.exception("Kernel %s, which was replaced, could not be shut down", kernel_id)
+            await ensure_async(self.kernel_manager.shutdown_kernel(kernel_id, now=now))
+        except Exception:  # what was asked for is done, or refused, all the same
+            self.log.exception("Kernel %s, of no session, could not be shut down", kernel_id)

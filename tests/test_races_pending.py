@@ -1,0 +1,75 @@
+"""What happens at once where kernels are pending: POST is answered before its kernel runs.
+
+Each test is a row of the table in docs/sessions-api.md, held as in test_races.py.
+"""
+
+from __future__ import annotations
+
+import pytest
+from races import PENDING, Races, told
+
+
+@pytest.fixture(scope="module")
+def race_options() -> list[str]:
+    return [PENDING]
+
+
+def test_posts_for_one_path_are_told_one_pending_session(races: Races) -> None:
+    with races.held("start") as start:
+        posts = [races.post() for _ in range(10)]
+        models = [told(post, 201) for post in posts]
+        assert {model["id"] for model in models} == {models[0]["id"]}
+        assert start.reached() == [models[0]["kernel"]["id"]]
+        races.check_listed(models[0])
+    races.until_runs(models[0])
+    races.check(models[0])
+
+
+def test_a_pending_session_is_deleted_when_its_kernel_has_started(races: Races) -> None:
+    with races.held("start") as start:
+        model = told(races.post(), 201)
+        start.reached()
+        delete = races.delete(model)
+        races.until_asked("DELETE")
+        races.check_listed()
+        told(races.get(model), 404)
+        assert not delete.done()
+    told(delete, 204)
+    races.until_gone(model["kernel"]["id"])
+    races.check()
+
+
+def test_a_post_while_a_pending_session_is_deleted_makes_another(races: Races) -> None:
+    with races.held("start") as start:
+        old = told(races.post(), 201)
+        start.reached()
+        delete = races.delete(old)
+        races.until_asked("DELETE")
+        new = told(races.post(), 201)
+        assert new["id"] != old["id"]
+        races.check_listed(new)
+    told(delete, 204)
+    races.until_gone(old["kernel"]["id"])
+    races.until_runs(new)
+    races.check(new)
+
+
+def test_a_pending_kernel_that_is_replaced_ends_when_it_has_started(races: Races) -> None:
+    with races.held("start") as start:
+        old = told(races.post(), 201)
+        start.reached()
+        new = told(races.patch(old, kernel={"name": "python3"}), 200)
+        assert new["kernel"]["id"] != old["kernel"]["id"]
+        races.check_listed(new)
+    races.until_gone(old["kernel"]["id"])
+    races.until_runs(new)
+    races.check(new)
+
+
+def test_a_pending_kernel_that_fails_is_gone_with_its_session(races: Races) -> None:
+    with races.held("start") as start:
+        model = told(races.post(), 201)
+        [kernel] = start.reached()
+        start.fail(kernel)
+        told(races.delete(model), 204)
+    races.check()
