@@ -175,6 +175,7 @@ class DurableMappingMixin(ActivityMixin):
         if record is not None and record.process is not None:
             signal_group(record.process, signal.SIGKILL)
         self.workspace.kernel_gone(kernel_id, "its kernel did not start")
+        await self.workspace.settled()
 
     async def _reserve(self, kernel_id: str, kernel_name: str | None) -> None:
         kernel_name = kernel_name or self.default_kernel_name
