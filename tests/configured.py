@@ -121,6 +121,82 @@ class OwnMapping(AsyncMappingKernelManager):
         return {**super().kernel_model(kernel_id), "mine": "kernel"}
 
 
+class NewPortsKernel(ServerKernelManager):
+    """Chooses other ports at each restart."""
+
+    cache_ports = False
+
+    async def restart_kernel(  # type: ignore[override]
+        self, now: bool = False, newports: bool = True, **kw: Any
+    ) -> None:
+        await super().restart_kernel(now=now, newports=newports, **kw)
+
+
+class NewPortsMapping(AsyncMappingKernelManager):
+    """Has such kernels; jupyter_server's own tests have one like it."""
+
+    @default("kernel_manager_class")
+    def _default_kernel_manager_class(self) -> str:
+        return "configured.NewPortsKernel"
+
+
+class NotingKernel(ServerKernelManager):
+    """Notes, in the file that variable NOTES names, what it is asked to do."""
+
+    def _note(self, what: str) -> None:
+        with open(os.environ["NOTES"], "a") as notes:
+            notes.write(f"{what} {self.kernel_id}\n")
+
+    async def start_kernel(self, **kw: Any) -> None:  # type: ignore[override]
+        await super().start_kernel(**kw)
+        self._note("started")
+
+    async def restart_kernel(self, **kw: Any) -> None:  # type: ignore[override]
+        self._note("restart")
+        await super().restart_kernel(**kw)
+
+    async def shutdown_kernel(  # type: ignore[override]
+        self, now: bool = False, restart: bool = False
+    ) -> None:
+        self._note("shutdown")
+        await super().shutdown_kernel(now=now, restart=restart)
+
+
+class RoomSessions(SessionManager):
+    """Has rooms for sessions that it has created, and for no others: so jupyter-server-documents.
+
+    Its ``YDocSessionManager`` looks the room up wherever this one does.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._rooms: dict[str, str] = {}
+
+    def _room(self, session_id: str) -> str:
+        if session_id not in self._rooms:
+            msg = f"No room found for session '{session_id}'."
+            raise LookupError(msg)
+        return self._rooms[session_id]
+
+    async def create_session(self, *args: Any, **kwargs: Any) -> Any:
+        model = await super().create_session(*args, **kwargs)
+        self._rooms[model["id"]] = model["kernel"]["id"]
+        return model
+
+    async def update_session(self, session_id: str, **update: Any) -> None:
+        if "kernel_id" in update:
+            await self.get_session(session_id=session_id)
+            self._room(session_id)
+            self._rooms[session_id] = update["kernel_id"]
+        await super().update_session(session_id, **update)
+
+    async def delete_session(self, session_id: str) -> None:
+        await self.get_session(session_id=session_id)
+        self._room(session_id)
+        del self._rooms[session_id]
+        await super().delete_session(session_id)
+
+
 class OwnSessions(SessionManager):
     """A user's own session manager, which knows nothing of ours."""
 
