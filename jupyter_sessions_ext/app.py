@@ -22,6 +22,7 @@ from .folder import STATE_DIR
 from .kernels.manager import DurableMappingMixin
 from .retention import Retention
 from .sessions.manager import SessionManager
+from .storage.sqlite import MEMORY
 from .workspace import Workspace
 
 DAY = 24 * 3600
@@ -156,7 +157,8 @@ class SessionsApp(ExtensionApp):
         elif trait == "session_manager_class" and not issubclass(current, SessionManager):
             self.log.warning(
                 "%s uses the synchronous cursor of jupyter_server's SessionManager, which ours "
-                "does not have: sessions are left to it, and are not kept by jupyter_sessions_ext.",
+                "does not have: sessions are left to it, and are not kept by jupyter_sessions_ext. "
+                "Kernels are; to keep their sessions too, set SessionManager.database_filepath.",
                 current.__name__,
             )
         elif trait == "kernel_manager_class" and not issubclass(current, DurableMappingMixin):
@@ -198,10 +200,13 @@ def _needs_cursor(cls: type) -> bool:
 
 
 def _configured_database(server: Any) -> str | None:
-    """Return ``SessionManager.database_filepath`` where the user has set it."""
+    """Return ``SessionManager.database_filepath`` where the user has set it for us to use."""
     cls = server.config.ServerApp.get("session_manager_class", SessionManager)
     cls = import_item(cls) if isinstance(cls, str) else cls
     for section in reversed(cls.section_names()):
         if "database_filepath" in server.config.get(section, {}):
-            return str(server.config[section]["database_filepath"])
+            path = str(server.config[section]["database_filepath"])
+            # A manager that writes to it itself, on the loop, would stop the loop in the middle of
+            # our transaction, and wait in vain for its end.
+            return None if _needs_cursor(cls) and path != MEMORY else path
     return None

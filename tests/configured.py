@@ -197,6 +197,17 @@ class RoomSessions(SessionManager):
         await super().delete_session(session_id)
 
 
+class CursorSessions(SessionManager):
+    """Runs SQL on the synchronous cursor, as jupyter_server_synchronizer's does at each list."""
+
+    async def list_sessions(self) -> Any:
+        for session in self.cursor.execute("SELECT * FROM session").fetchall():
+            if session["kernel_id"] not in self.kernel_manager:
+                ended = (session["kernel_id"],)
+                self.cursor.execute("DELETE FROM session WHERE kernel_id=?", ended)
+        return await super().list_sessions()
+
+
 class OwnSessions(SessionManager):
     """A user's own session manager, which knows nothing of ours."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
+import sqlite3
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -271,6 +273,41 @@ def test_with_a_synchronous_kernel_manager_sessions_are_kept_and_kernels_are_not
         again = change(server, new_session(server), "b.ipynb")
         assert again["id"] == session["id"]
         end(home, server, again)
+
+
+CURSOR = "--ServerApp.session_manager_class=configured.CursorSessions"
+
+
+def test_a_session_manager_that_needs_the_synchronous_cursor_is_left_as_it_is(
+    home: Home, server_factory: Callable[..., Server]
+) -> None:
+    with server_factory(args=[CURSOR], env=configured()) as server:
+        session = use(server)
+        server.restart()
+        assert "CursorSessions uses the synchronous cursor" in server.log
+        assert sessions(server) == []
+        kernel_id = session["kernel"]["id"]
+        assert [k["id"] for k in server.get("/api/kernels").json()] == [kernel_id]
+        assert server.execute(kernel_id, "print(x)") == "2\n"
+        again = new_session(server, kernel={"id": kernel_id})
+        assert again["id"] != session["id"]
+        end(home, server, again)
+
+
+def test_what_such_a_session_manager_keeps_in_a_file_of_its_own_finds_its_kernels_again(
+    home: Home, server_factory: Callable[..., Server], tmp_path: Path
+) -> None:
+    options = [CURSOR, f"--SessionManager.database_filepath={tmp_path / 'my.db'}"]
+    with server_factory(args=options, env=configured()) as server:
+        session = use(server)
+        server.restart()
+        assert_lasted(server, session)
+        tables = "SELECT name FROM sqlite_master"
+        with contextlib.closing(sqlite3.connect(tmp_path / "my.db")) as file:
+            assert file.execute(tables).fetchall() == [("session",)]  # nobody else writes there
+        end(home, server, session)
+        server.start()
+        assert sessions(server) == []
 
 
 # ---------------------------------------------------------------------- without the extension
