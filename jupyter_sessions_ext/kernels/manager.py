@@ -225,6 +225,8 @@ class DurableMappingMixin(ActivityMixin):
         """Forget a kernel: every end of a kernel comes through here."""
         removed: Any = super().remove_kernel(kernel_id)
         self._drop_failed_starts()
+        # An external one goes on, and is found again; jupyter_client would fail when it ends.
+        self.kernel_id_to_connection_file.pop(kernel_id, None)
         if self.workspace.keeps_kernels:
             self._end_unowned(removed)
         if removed is not None and not self.workspace.closing:
