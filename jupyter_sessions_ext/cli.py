@@ -174,9 +174,10 @@ def _stop(state_dir: Path, ids: set[str] | None) -> int:
 def _end(kernels: Iterable[KeptKernel]) -> list[KeptKernel]:
     """Ask all to shut down, then signal; return those that still run."""
     left = list(kernels)
-    for kernel in left:
-        _ask(kernel.record)
-    left = _wait(left)
+    with contextlib.ExitStack() as clients:
+        for kernel in left:
+            _ask(kernel.record, clients)
+        left = _wait(left)
     for signum in (signal.SIGTERM, signal.SIGKILL):
         for kernel in left:
             signal_group(kernel.process, signum)
@@ -184,16 +185,19 @@ def _end(kernels: Iterable[KeptKernel]) -> list[KeptKernel]:
     return left
 
 
-def _ask(record: KernelRecord) -> None:
-    """Send a shutdown request, so that the kernel's own exit handlers run."""
+def _ask(record: KernelRecord, clients: contextlib.ExitStack) -> None:
+    """Send a shutdown request, so that the kernel's own exit handlers run.
+
+    :param clients: closes the client later: it drops what is not yet sent when it is closed
+    """
     with contextlib.suppress(Exception):  # the signals that follow do not depend on it
         client = BlockingKernelClient()
+        clients.callback(client.stop_channels)
         if record.connection:
             client.load_connection_info(dict(record.connection))  # type: ignore[arg-type]
         else:
             client.load_connection_file(record.connection_file)
         client.shutdown()
-        client.stop_channels()
 
 
 def _wait(kernels: list[KeptKernel]) -> list[KeptKernel]:
