@@ -1,0 +1,54 @@
+"""What runs in a server whose kernels are minimal: their kernelspecs, and a route that culls."""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager, NoSuchKernel
+from jupyter_core.paths import jupyter_data_dir
+from jupyter_core.utils import ensure_async
+from jupyter_server.base.handlers import APIHandler
+from jupyter_server.utils import url_path_join
+from tornado import web
+from traitlets import default
+
+if TYPE_CHECKING:
+    from jupyter_server.serverapp import ServerApp
+
+
+class KernelSpecs(KernelSpecManager):
+    """Those of the home alone: ``allowed_kernelspecs`` hides others, but lets them be started."""
+
+    ensure_native_kernel = False
+
+    @default("kernel_dirs")
+    def _kernel_dirs_default(self) -> list[str]:
+        return [os.path.join(jupyter_data_dir(), "kernels")]
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        if kernel_name not in self.find_kernel_specs():
+            raise NoSuchKernel(kernel_name)
+        return super().get_kernel_spec(kernel_name)
+
+
+class CullHandler(APIHandler):
+    """POST makes a kernel look idle for long, and has the server's own culling judge it."""
+
+    @web.authenticated
+    async def post(self, kernel_id: str) -> None:
+        kernels = self.kernel_manager
+        kernel = kernels.get_kernel(kernel_id)
+        kernel.last_activity -= timedelta(seconds=kernels.cull_idle_timeout + 1)
+        await ensure_async(kernels.cull_kernel_if_idle(kernel_id))
+        self.set_status(204)
+
+
+def _jupyter_server_extension_points() -> list[dict[str, Any]]:
+    return [{"module": __name__}]
+
+
+def _load_jupyter_server_extension(serverapp: ServerApp) -> None:
+    path = url_path_join(serverapp.base_url, r"/test/cull/([^/]+)")
+    serverapp.web_app.add_handlers(".*$", [(path, CullHandler)])

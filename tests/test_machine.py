@@ -1,0 +1,425 @@
+"""Whatever clients, kernels and restarts do, in any order: list, processes and store agree."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import time
+from collections import Counter
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final, Literal
+from uuid import uuid4
+
+import minimal_kernel
+import psutil
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from servers import Home, Server, kernel_processes, wait_until
+
+from jupyter_sessions_ext import cli
+from jupyter_sessions_ext.folder import STATE_DIR
+from jupyter_sessions_ext.kernels.recovery import KERNEL_ENDED
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import httpx
+
+FULL: Final = os.environ.get("SESSIONS_DRILLS") == "full"
+RUNS: Final = 300 if FULL else 15
+STEPS: Final = 20
+MOST_KERNELS: Final = 6
+MOST_KILLS: Final = 2
+"""Of one kernel by one server: from the next on it may be given up."""
+MOST_RESTARTS: Final = 3
+"""Of the server, in one run: they take longest."""
+ENDED: Final = "shut down"
+SIGNS_OF_A_FAULT: Final = ("Task exception was never", "Exception in callback", "A change was lost")
+"""What the server's log must not have; jupyter_client logs a traceback for an unknown kernel."""
+
+OPTIONS: Final = {
+    **minimal_kernel.OPTIONS,
+    "args": [
+        *minimal_kernel.OPTIONS["args"],
+        # A killed kernel is soon missed, and soon given up when it cannot be started again.
+        "--KernelRestarter.time_to_dead=0.1",
+        f"--KernelRestarter.restart_limit={MOST_KILLS}",
+        # Culling is on, but only the test's own route gets to do any.
+        *(
+            "--MappingKernelManager.cull_idle_timeout=3600",
+            "--MappingKernelManager.cull_interval=3600",
+        ),
+    ],
+}
+
+PATHS = st.sampled_from(["a.ipynb", "b.ipynb", "c.ipynb", "console-1", "sub folder/ü.ipynb"])
+TYPES = st.sampled_from(["notebook", "console", "file"])
+NAMES = st.sampled_from([None, "", "one", "zwei ü"])
+PICKS = st.integers(0, MOST_KERNELS - 1)
+REFUSED: Final = (
+    ("POST", "/api/sessions", {"path": "a.ipynb"}, 400),
+    ("POST", "/api/sessions", {"path": "new", "type": "file", "kernel": {"name": "none"}}, 501),
+    ("PATCH", "/api/sessions/{session}", {"kernel": {"id": str(uuid4())}}, 400),
+    ("PATCH", "/api/sessions/{session}", {"path": "new", "kernel": {"name": "none"}}, 501),
+    ("PATCH", f"/api/sessions/{uuid4()}", {"path": "new"}, 404),
+    ("GET", f"/api/sessions/{uuid4()}", None, 404),
+    ("DELETE", f"/api/sessions/{uuid4()}", None, 404),
+)
+
+
+@dataclass
+class Session:
+    """What the test expects of one session; ``asleep`` is the reason when it is dormant."""
+
+    id: str
+    path: str
+    name: str | None
+    type: str
+    kernel_id: str
+    asleep: str | None = None
+
+
+class Sessions(RuleBasedStateMachine):
+    """One server in a home of its own, and what it is expected to have."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.sessions: dict[str, Session] = {}
+        """Those that are not deleted, live and dormant, in the order of their creation."""
+        self.kernels: dict[str, int] = {}
+        """The process of each kernel that is to run."""
+        self.restarts = 0
+        self.kills = Counter[str]()
+        self.home = Home(folder)
+        (self.home.root_dir / "sub folder").mkdir()
+        minimal_kernel.install(self.home)
+        self.server = Server(self.home, **OPTIONS).start()
+
+    # ------------------------------------------------------------------ what clients do
+
+    @precondition(lambda self: len(self.kernels) < MOST_KERNELS)
+    @rule(
+        path=PATHS,
+        type=TYPES,
+        name=NAMES,
+        kernel=st.sampled_from(["default", "named", "own id", "running"]),
+        pick=PICKS,
+    )
+    def create(self, path: str, type: str, name: str | None, kernel: str, pick: int) -> None:
+        wanted: dict[str, str] = {}
+        if kernel == "named":
+            wanted = {"name": "minimal"}
+        elif kernel == "own id":
+            wanted = {"name": "minimal", "id": str(uuid4())}
+        elif kernel == "running" and self.kernels:
+            wanted = {"id": self._kernel(pick)}
+        body = {"path": path, "name": name, "type": type, "kernel": wanted}
+        model = self._told(self.server.post("/api/sessions", body), 201)
+        at_path = [s for s in self.sessions.values() if s.path == path]
+        live = [s for s in at_path if s.asleep is None]
+        if live:
+            assert model["id"] == live[0].id, "not the oldest session of the path"
+            return
+        if at_path:
+            assert model["id"] in [s.id for s in at_path], "a dormant session was not revived"
+        else:
+            assert model["id"] not in self.sessions
+        kernel_id = model["kernel"]["id"]
+        if "id" in wanted:
+            assert kernel_id == wanted["id"]
+        else:
+            assert kernel_id not in self.kernels, "it has another session's kernel"
+        self.sessions[model["id"]] = Session(model["id"], path, name, type, kernel_id)
+        self._learn(kernel_id)
+
+    @precondition(lambda self: self._asleep())
+    @precondition(lambda self: len(self.kernels) < MOST_KERNELS)
+    @rule(pick=PICKS)
+    def reopen(self, pick: int) -> None:
+        asleep = self._asleep()
+        session = asleep[pick % len(asleep)]
+        self.create(session.path, session.type, session.name, "default", 0)
+
+    @precondition(lambda self: self._live())
+    @rule(pick=PICKS, path=PATHS)
+    def rename(self, pick: int, path: str) -> None:
+        self._change(self._session(pick), {"path": path})
+
+    @precondition(lambda self: self._live())
+    @rule(pick=PICKS, name=NAMES, type=TYPES)
+    def edit(self, pick: int, name: str | None, type: str) -> None:
+        self._change(self._session(pick), {"name": name, "type": type})
+
+    @precondition(lambda self: self._live() and len(self.kernels) < MOST_KERNELS)
+    @rule(pick=PICKS, path=st.none() | PATHS, kernel=st.none() | PICKS)
+    def change_kernel(self, pick: int, path: str | None, kernel: int | None) -> None:
+        wanted = {"name": "minimal"} if kernel is None else {"id": self._kernel(kernel)}
+        body = {"kernel": wanted} | ({} if path is None else {"path": path})
+        self._change(self._session(pick), body)
+
+    @precondition(lambda self: self._live())
+    @rule(pick=PICKS)
+    def delete(self, pick: int) -> None:
+        session = self._session(pick)
+        self._told(self.server.delete(f"/api/sessions/{session.id}"), 204)
+        del self.sessions[session.id]
+        self._ended(session.kernel_id, ENDED)
+
+    @precondition(lambda self: self._live())
+    @rule(request=st.sampled_from(REFUSED), pick=PICKS)
+    def be_refused(self, request: tuple[str, str, Any, int], pick: int) -> None:
+        method, path, body, status = request
+        session = self._session(pick)
+        reply = self.server.request(method, path.format(session=session.id), body)
+        # An existing session of the path is answered, whatever kernel is asked for.
+        self._told(reply, status)
+
+    @precondition(lambda self: len(self.kernels) < MOST_KERNELS)
+    @rule()
+    def start_kernel(self) -> None:
+        model = self._told(self.server.post("/api/kernels", {"name": "minimal"}), 201)
+        assert model["id"] not in self.kernels
+        self._learn(model["id"])
+
+    @precondition(lambda self: self.kernels)
+    @rule(pick=PICKS)
+    def end_kernel(self, pick: int) -> None:
+        kernel_id = self._kernel(pick)
+        self._told(self.server.delete(f"/api/kernels/{kernel_id}"), 204)
+        self._ended(kernel_id, ENDED)
+
+    @precondition(lambda self: self.kernels)
+    @rule(pick=PICKS)
+    def restart_kernel(self, pick: int) -> None:
+        kernel_id = self._kernel(pick)
+        old = self.kernels[kernel_id]
+        self._told(self.server.post(f"/api/kernels/{kernel_id}/restart"), 200)
+        self._learn(kernel_id)
+        assert self.kernels[kernel_id] != old
+
+    # ------------------------------------------------------------------ what happens to kernels
+
+    @precondition(lambda self: self.kernels)
+    @rule(pick=PICKS)
+    def kill_kernel(self, pick: int) -> None:
+        kernel_id = self._kernel(pick)
+        if self.kills[kernel_id] == MOST_KILLS:
+            return
+        self.kills[kernel_id] += 1
+        old = self.kernels[kernel_id]
+        os.kill(old, signal.SIGKILL)
+        wait_until(
+            lambda: self._processes().get(kernel_id, old) != old, 10, "the kernel was restarted"
+        )
+        self._learn(kernel_id)
+
+    @precondition(lambda self: self.kernels)
+    @rule(pick=PICKS)
+    def kill_kernel_for_good(self, pick: int) -> None:
+        kernel_id = self._kernel(pick)
+        with minimal_kernel.broken(self.home, kernel_id):
+            os.kill(self.kernels[kernel_id], signal.SIGKILL)
+            wait_until(
+                lambda: kernel_id not in [k["id"] for k in self._get("/api/kernels")],
+                10,
+                "the kernel was given up",
+            )
+        self._ended(kernel_id, "died")
+        wait_until(lambda: self._stored() == self._expected(), 5, "it is stored")
+
+    @precondition(lambda self: self.kernels)
+    @rule(pick=PICKS)
+    def cull_kernel(self, pick: int) -> None:
+        kernel_id = self._kernel(pick)
+        wait_until(
+            lambda: self._get(f"/api/kernels/{kernel_id}")["execution_state"] != "busy",
+            10,
+            "an adopted kernel has said that it is idle",
+        )
+        self._told(self.server.post(f"/test/cull/{kernel_id}"), 204)
+        self._ended(kernel_id, "culled")
+
+    # ------------------------------------------------------------------ what happens to the server
+
+    @precondition(lambda self: self.kernels and self.restarts < MOST_RESTARTS)
+    @rule(stop=st.sampled_from(["kill", "terminate"]), lost=st.none() | PICKS)
+    def restart_server(self, stop: Literal["kill", "terminate"], lost: int | None) -> None:
+        self.restarts += 1
+        self.kills.clear()
+        getattr(self.server, stop)()
+        if lost is not None:
+            kernel_id = self._kernel(lost)
+            os.kill(self.kernels[kernel_id], signal.SIGKILL)
+            wait_until(lambda: kernel_id not in self._processes(), 10, "the kernel ended")
+            self._ended(kernel_id, KERNEL_ENDED)
+        self.server.start()
+
+    # ------------------------------------------------------------------ what always holds
+
+    @invariant()
+    def the_list_is_what_was_asked_for(self) -> None:
+        listed = self._get("/api/sessions")
+        expected = [
+            (s.id, s.path, s.name, s.type, s.kernel_id)
+            for s in self.sessions.values()
+            if s.asleep is None
+        ]
+        assert [
+            (s["id"], s["path"], s["name"], s["type"], s["kernel"]["id"]) for s in listed
+        ] == expected
+
+    @invariant()
+    def just_the_kernels_that_are_wanted_run(self) -> None:
+        assert {k["id"] for k in self._get("/api/kernels")} == set(self.kernels)
+        assert self._processes() == self.kernels
+
+    @invariant()
+    def the_store_holds_what_is_shown(self) -> None:
+        assert self._stored() == self._expected()
+
+    def teardown(self) -> None:
+        """End everything as a user would, and check that it did; what is left is killed."""
+        try:
+            self.server.kill()
+            for sign in SIGNS_OF_A_FAULT:
+                assert sign not in self.server.log
+            began = time.monotonic()
+            assert cli.main(["stop", "--all", "--state-dir", str(self._state_dir)]) == cli.OK
+            assert time.monotonic() - began < cli.POLITE_SECONDS, "a kernel was not asked to end"
+            assert self.home.processes() == []
+        finally:
+            self.server.close()
+
+    # ------------------------------------------------------------------ how it is done
+
+    def _change(self, session: Session, body: dict[str, Any]) -> None:
+        model = self._told(self.server.patch(f"/api/sessions/{session.id}", body), 200)
+        assert model["id"] == session.id
+        if (path := body.get("path", session.path)) != session.path:
+            absorbed = [s.id for s in self._asleep() if s.path == path]
+            for session_id in absorbed:
+                del self.sessions[session_id]
+        session.path = path
+        session.name = body.get("name", session.name)
+        session.type = body.get("type", session.type)
+        old, new = session.kernel_id, model["kernel"]["id"]
+        wanted = body.get("kernel", {"id": old})
+        if "id" in wanted:
+            assert new == wanted["id"]
+        else:
+            assert new not in self.kernels
+            self._learn(new)
+        session.kernel_id = new
+        if new != old:
+            self._ended(old, ENDED)
+
+    def _told(self, reply: httpx.Response, status: int) -> dict[str, Any]:
+        request = reply.request
+        assert reply.status_code == status, (
+            request.method,
+            request.url,
+            request.content,
+            reply.text,
+        )
+        model: dict[str, Any] = reply.json() if reply.content else {}
+        return model
+
+    def _get(self, path: str) -> Any:
+        return self._told(self.server.get(path), 200)
+
+    def _live(self) -> list[Session]:
+        return [s for s in self.sessions.values() if s.asleep is None]
+
+    def _asleep(self) -> list[Session]:
+        return [s for s in self.sessions.values() if s.asleep is not None]
+
+    def _session(self, pick: int) -> Session:
+        live = self._live()
+        return live[pick % len(live)]
+
+    def _kernel(self, pick: int) -> str:
+        return list(self.kernels)[pick % len(self.kernels)]
+
+    def _learn(self, kernel_id: str) -> None:
+        """Note the process of a kernel that was started."""
+        self.kernels[kernel_id] = self._processes()[kernel_id]
+
+    def _ended(self, kernel_id: str, reason: str) -> None:
+        del self.kernels[kernel_id]
+        for session in self._live():
+            if session.kernel_id == kernel_id:
+                session.asleep = reason
+
+    def _processes(self) -> dict[str, int]:
+        """Return the process of each kernel of the home.
+
+        :raises AssertionError: a kernel has two
+        """
+        found: dict[str, int] = {}
+        for process in kernel_processes(self.home):
+            with suppress(psutil.NoSuchProcess):  # it has ended since
+                [file] = [word for word in process.cmdline() if word.endswith(".json")]
+                kernel_id = file.rpartition("kernel-")[2].removesuffix(".json")
+                assert kernel_id not in found, f"two processes for kernel {kernel_id}"
+                found[kernel_id] = process.pid
+        return found
+
+    def _expected(self) -> tuple[list[tuple[Any, ...]], set[tuple[Any, ...]]]:
+        sessions = [
+            (
+                s.id,
+                s.path,
+                s.name,
+                s.type,
+                s.kernel_id,
+                "dormant" if s.asleep else "live",
+                s.asleep or "",
+            )
+            for s in self.sessions.values()
+        ]
+        return sessions, {(kernel_id, "running", None) for kernel_id in self.kernels}
+
+    def _stored(self) -> tuple[list[tuple[Any, ...]], set[tuple[Any, ...]]]:
+        [database] = self._state_dir.glob("*/*.sqlite")
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            sessions = connection.execute(
+                "SELECT session_id, path, name, type, kernel_id, state, reason "
+                "FROM session JOIN session_detail USING (session_id) ORDER BY session.rowid"
+            ).fetchall()
+            kernels = connection.execute("SELECT kernel_id, phase, intent FROM kernel").fetchall()
+        return sessions, set(kernels)
+
+    @property
+    def _state_dir(self) -> Path:
+        return self.home.data_dir / STATE_DIR
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(120 + 20 * RUNS)
+def test_no_order_of_changes_breaks_what_always_holds(tmp_path: Path) -> None:
+    numbers = count()
+    run_state_machine_as_test(
+        lambda: Sessions(tmp_path / f"home-{next(numbers)}"),
+        settings=settings(
+            max_examples=RUNS,
+            stateful_step_count=STEPS,
+            derandomize=not FULL,
+            # Twenty steps can be read; what fails in the full form is worth five minutes more.
+            phases=[Phase.generate, *([Phase.shrink] if FULL else [])],
+            database=None,
+            deadline=None,  # a step starts a kernel or a server
+            suppress_health_check=[HealthCheck.too_slow],
+            print_blob=True,
+        ),
+    )
