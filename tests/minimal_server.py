@@ -39,7 +39,7 @@ class CullHandler(APIHandler):
     @web.authenticated
     async def post(self, kernel_id: str) -> None:
         kernels = self.kernel_manager
-        kernel = kernels.get_kernel(kernel_id)
+        kernel: Any = kernels.get_kernel(kernel_id)
         kernel.last_activity -= timedelta(seconds=kernels.cull_idle_timeout + 1)
         await ensure_async(kernels.cull_kernel_if_idle(kernel_id))
         self.set_status(204)
