@@ -143,6 +143,7 @@ class SessionHandler(_SessionsHandler):
 
 
 handlers: list[tuple[str, type[web.RequestHandler]]] = [
-    (rf"/api/sessions/(?P<session_id>{_ID})", SessionHandler),
+    # Not only ids of the right form: any other would get an HTML page for its 404.
+    (r"/api/sessions/(?P<session_id>[^/]+)", SessionHandler),
     (r"/api/sessions", SessionRootHandler),
 ]
