@@ -1,0 +1,242 @@
+"""Nothing that is sent to ``/api/sessions`` is answered otherwise than its document says."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any, Final
+from uuid import uuid4
+
+import minimal_kernel
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from schemathesis import GenerationMode
+from schemathesis.specs.openapi import checks
+from servers import Home, Server, kernel_processes, wait_until
+
+from jupyter_sessions_ext.api.schemas import openapi
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+FULL: Final = os.environ.get("SESSIONS_DRILLS") == "full"
+EXAMPLES: Final = 5000 if FULL else 300
+LONGEST: Final = 10.0
+"""Seconds for one request: what takes longer hangs."""
+
+ROOT: Final = "/api/sessions"
+ONE: Final = "/api/sessions/{session_id}"
+SHARES: Final = {
+    # Bodies by the schema, and bodies that it forbids: the share of all examples.
+    ("POST", ROOT, GenerationMode.POSITIVE): 0.2,
+    ("POST", ROOT, GenerationMode.NEGATIVE): 0.2,
+    ("PATCH", ONE, GenerationMode.POSITIVE): 0.15,
+    ("PATCH", ONE, GenerationMode.NEGATIVE): 0.15,
+    ("GET", ROOT, GenerationMode.POSITIVE): 0.01,
+    ("GET", ONE, GenerationMode.POSITIVE): 0.01,
+    ("GET", ONE, GenerationMode.NEGATIVE): 0.02,
+    ("DELETE", ONE, GenerationMode.POSITIVE): 0.01,
+    ("DELETE", ONE, GenerationMode.NEGATIVE): 0.02,
+}
+RAW: Final = {("POST", ROOT): 0.12, ("PATCH", ONE): 0.11}
+
+
+def document() -> dict[str, Any]:
+    """Return our document; many of the kernels that it has clients ask for can be had."""
+    # What the patterns forbid is in the raw bodies: no generator knows lone surrogates.
+    made = without_patterns(openapi("/"))
+    name = made["components"]["schemas"]["KernelChoice"]["properties"]["name"]
+    name["anyOf"].append({"const": "minimal"})
+    del made["security"]  # else many examples try tokens, and nothing else
+    return made
+
+
+def without_patterns(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: without_patterns(v) for k, v in value.items() if k != "pattern"}
+    return [without_patterns(v) for v in value] if isinstance(value, list) else value
+
+
+SCHEMA: Final = schemathesis.openapi.from_dict(document())
+TEXT: Final = st.text() | st.text(st.characters(categories=["Cs", "Cc", "L"]))
+VALUES: Final = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+def near(*fields: str) -> st.SearchStrategy[dict[str, Any]]:
+    """Return objects that have these fields, or not, with any value."""
+    return st.fixed_dictionaries({}, optional=dict.fromkeys(fields, VALUES))
+
+
+PATHS: Final = st.sampled_from(
+    ["a", "../a", "a/../../b", "/", "..", "", "x" * 5000, "a\0", "\ud800"]
+)
+BODIES: Final = st.fixed_dictionaries(
+    {},
+    optional={
+        "path": PATHS | VALUES,
+        "type": st.just("notebook") | VALUES,
+        "name": VALUES,
+        "kernel": near("id", "name") | VALUES,
+        "notebook": near("path", "name") | VALUES,
+        "unknown": VALUES,
+    },
+)
+RAW_BODIES: Final = st.one_of(
+    BODIES.map(lambda value: json.dumps(value).encode()),
+    VALUES.map(lambda value: json.dumps(value).encode()),
+    st.binary(),
+    st.sampled_from([b"", b" ", b"[" * 100_000, b'{"path": 1e999}', b"\xff\xfe{}", b"1" * 5000]),
+)
+
+
+WELL_FORMED: Final = st.fixed_dictionaries(
+    {"path": st.sampled_from(["a.ipynb", "b/c.ipynb", "d"]), "type": st.just("notebook")},
+    optional={
+        "kernel": st.fixed_dictionaries(
+            {},
+            optional={
+                "id": st.none() | st.uuids().map(str),
+                "name": st.sampled_from([None, "minimal", "none"]),
+            },
+        )
+    },
+)
+"""What fills the gaps of bodies that would be refused for want of a path, or start no kernel."""
+
+
+class Fuzzed:
+    """A server with one session; whatever else an example makes is ended after it."""
+
+    def __init__(self, server: Server) -> None:
+        self.server = server
+        self.session_id = ""
+        self.renew()
+
+    def renew(self) -> None:
+        """Have the one session, and no other."""
+        listed = [model["id"] for model in self._get(ROOT)]
+        for session_id in listed:
+            if session_id != self.session_id:
+                reply = self.server.delete(f"{ROOT}/{session_id}")
+                assert reply.status_code == 204, reply.text
+        if self.session_id not in listed:
+            body = {"path": f"{uuid4()}.ipynb", "type": "notebook"}
+            reply = self.server.post(ROOT, body)
+            assert reply.status_code == 201, reply.text
+            self.session_id = reply.json()["id"]
+        [kernel] = self._get("/api/kernels")
+        [session] = self._get(ROOT)
+        assert session["kernel"] == kernel
+
+    def send(self, case: schemathesis.Case[Any], refused: bool) -> None:
+        """Send a request, and check its answer."""
+        response = case.call(
+            base_url=self.server.url,
+            headers={"Authorization": f"token {self.server.token}"},
+            timeout=LONGEST,
+        )
+        self.check(case, response, [checks.negative_data_rejection] if refused else [])
+
+    def check(self, case: schemathesis.Case[Any], response: Any, more: Sequence[Any] = ()) -> None:
+        """Check an answer against the document.
+
+        :raises AssertionError: with the request
+        """
+        case.validate_response(
+            response,
+            checks=[
+                never_a_fault,
+                checks.status_code_conformance,
+                checks.content_type_conformance,
+                checks.response_headers_conformance,
+                checks.response_schema_conformance,
+                *more,
+            ],
+        )
+        if response.status_code < 400 and case.method != "GET":
+            self.renew()
+
+    def _get(self, path: str) -> Any:
+        reply = self.server.get(path)
+        assert reply.status_code == 200, reply.text
+        return reply.json()
+
+
+def never_a_fault(_: Any, response: Any, __: Any) -> None:
+    """A 5xx is none of the client's: but an unknown kernel's is 501, as in jupyter_server."""
+    is_unknown_kernel = response.status_code == 501 and "short_message" in response.json()
+    assert response.status_code < 500 or is_unknown_kernel, response.text
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
+    home = Home(tmp_path_factory.mktemp("fuzz") / "home")
+    minimal_kernel.install(home)
+    with Server(home, **minimal_kernel.OPTIONS) as server:
+        fuzzed = Fuzzed(server)
+        yield fuzzed
+        assert server.delete(f"{ROOT}/{fuzzed.session_id}").status_code == 204
+        wait_until(lambda: not kernel_processes(home), 5, "no kernel was left")
+    assert home.processes() == []
+
+
+def examples(share: float) -> Callable[[Any], Any]:
+    return settings(
+        max_examples=round(EXAMPLES * share),
+        derandomize=not FULL,
+        phases=[Phase.generate, *([Phase.shrink] if FULL else [])],
+        database=None,
+        deadline=None,  # an example may start a kernel
+        # Bodies that a schema forbids are found by trying.
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+        print_blob=True,
+    )
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(60 + EXAMPLES)
+@pytest.mark.parametrize(("method", "path", "mode"), SHARES, ids=str)
+def test_each_answer_is_one_that_is_described(
+    method: str, path: str, mode: GenerationMode, fuzzed: Fuzzed
+) -> None:
+    positive = mode is GenerationMode.POSITIVE
+
+    @examples(SHARES[method, path, mode])
+    @given(
+        case=SCHEMA[path][method].as_strategy(generation_mode=mode),
+        known=st.booleans(),
+        filled=WELL_FORMED if positive else st.just({}),
+    )
+    def send(case: schemathesis.Case[Any], known: bool, filled: dict[str, Any]) -> None:
+        known = known and path == ONE
+        if known:
+            case.path_parameters["session_id"] = fuzzed.session_id
+        if filled and isinstance(case.body, dict):
+            case.body = {**filled, **case.body}
+        # Where the id was all that was wrong, nothing is wrong any more.
+        fuzzed.send(case, refused=not positive and not known)
+
+    send()
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(60 + EXAMPLES)
+@pytest.mark.parametrize(("method", "path"), RAW, ids=str)
+def test_any_body_is_taken_or_refused(method: str, path: str, fuzzed: Fuzzed) -> None:
+    operation = SCHEMA[path][method]
+
+    @examples(RAW[method, path])
+    @given(body=RAW_BODIES)
+    def send(body: bytes) -> None:
+        url = path.format(session_id=fuzzed.session_id)
+        response = fuzzed.server.request(method, url, content=body, timeout=LONGEST)
+        case = operation.Case(path_parameters={"session_id": fuzzed.session_id}, body=body)
+        fuzzed.check(case, response)
+
+    send()
