@@ -46,7 +46,7 @@ RAW: Final = {("POST", ROOT): 0.12, ("PATCH", ONE): 0.11}
 def document() -> dict[str, Any]:
     """Return our document; many of the kernels that it has clients ask for can be had."""
     # What the patterns forbid is in the raw bodies: no generator knows lone surrogates.
-    made = without_patterns(openapi("/"))
+    made: dict[str, Any] = without_patterns(openapi("/"))
     name = made["components"]["schemas"]["KernelChoice"]["properties"]["name"]
     name["anyOf"].append({"const": "minimal"})
     del made["security"]  # else many examples try tokens, and nothing else
