@@ -66,7 +66,8 @@ def free_port() -> int:
     such as a kernel's: one of those could take the port of a server that is being restarted.
     """
     while True:
-        port = random.randint(12000, 32000)
+        # Not the common generator, which hypothesis resets: all its runs would have one port.
+        port = random.SystemRandom().randint(12000, 32000)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port

@@ -287,7 +287,7 @@ class Sessions(RuleBasedStateMachine):
     @invariant()
     def just_the_kernels_that_are_wanted_run(self) -> None:
         assert {k["id"] for k in self._get("/api/kernels")} == set(self.kernels)
-        assert self._processes() == self.kernels
+        assert self._processes() == self.kernels, self.server.log[-4000:]
 
     @invariant()
     def the_store_holds_what_is_shown(self) -> None:
@@ -377,11 +377,11 @@ class Sessions(RuleBasedStateMachine):
         """
         found: dict[str, int] = {}
         for process in kernel_processes(self.home):
-            with suppress(psutil.NoSuchProcess):  # it has ended since
-                [file] = [word for word in process.cmdline() if word.endswith(".json")]
-                kernel_id = file.rpartition("kernel-")[2].removesuffix(".json")
-                assert kernel_id not in found, f"two processes for kernel {kernel_id}"
-                found[kernel_id] = process.pid
+            with suppress(psutil.NoSuchProcess):  # it has ended since, as one without words has
+                for file in [word for word in process.cmdline() if word.endswith(".json")]:
+                    kernel_id = file.rpartition("kernel-")[2].removesuffix(".json")
+                    assert kernel_id not in found, f"two processes for kernel {kernel_id}"
+                    found[kernel_id] = process.pid
         return found
 
     def _expected(self) -> tuple[list[tuple[Any, ...]], set[tuple[Any, ...]]]:
