@@ -186,9 +186,8 @@ class Sessions(RuleBasedStateMachine):
     def be_refused(self, request: tuple[str, str, Any, int], pick: int) -> None:
         method, path, body, status = request
         session = self._session(pick)
-        reply = self.server.request(method, path.format(session=session.id), body)
-        # An existing session of the path is answered, whatever kernel is asked for.
-        self._told(reply, status)
+        self._told(self.server.request(method, path.format(session=session.id), body), status)
+        self._await_stored("a reservation for a kernel that cannot start is withdrawn")
 
     @precondition(lambda self: len(self.kernels) < MOST_KERNELS and not self._loose())
     @rule()
@@ -241,7 +240,7 @@ class Sessions(RuleBasedStateMachine):
                 "the kernel was given up",
             )
         self._ended(kernel_id, "died")
-        wait_until(lambda: self._stored() == self._expected(), 5, "it is stored")
+        self._await_stored("the kernel's end is stored")
 
     @precondition(lambda self: self.kernels)
     @rule(pick=PICKS)
@@ -408,6 +407,10 @@ class Sessions(RuleBasedStateMachine):
             ).fetchall()
             kernels = connection.execute("SELECT kernel_id, phase, intent FROM kernel").fetchall()
         return sessions, set(kernels)
+
+    def _await_stored(self, what: str) -> None:
+        """Wait for what is stored after it was shown, as nobody is told of it."""
+        wait_until(lambda: self._stored() == self._expected(), 5, what)
 
     @property
     def _state_dir(self) -> Path:
