@@ -91,7 +91,13 @@ RAW_BODIES: Final = st.one_of(
     BODIES.map(lambda value: json.dumps(value).encode()),
     VALUES.map(lambda value: json.dumps(value).encode()),
     st.binary(),
-    st.sampled_from([b"", b" ", b"[" * 100_000, b'{"path": 1e999}', b"\xff\xfe{}", b"1" * 5000]),
+    st.sampled_from(
+        [
+            *(b"", b" ", b"null", b"\xff\xfe{}", b"[" * 100_000, b"1" * 5000, b'{"path": 1e999}'),
+            b'{"path": "a", "type": "file", "\\ud800": null}',
+            b'{"path": "a", "path": 5, "type": "file"}',
+        ]
+    ),
 )
 
 

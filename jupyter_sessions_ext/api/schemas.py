@@ -195,6 +195,8 @@ def decode(body: bytes, cls: type[T]) -> T:
         return msgspec.convert(value, cls)
     except msgspec.ValidationError as error:
         raise InvalidBodyError(_explained(error)) from error
+    except UnicodeEncodeError as error:
+        raise InvalidBodyError("body: a name must not contain lone surrogates") from error
 
 
 def _refuse_constant(name: str) -> None:
