@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 FULL: Final = os.environ.get("SESSIONS_DRILLS") == "full"
 RUNS: Final = 300 if FULL else 15
-STEPS: Final = 20
+STEPS: Final = 30
 MOST_KERNELS: Final = 6
 MOST_KILLS: Final = 2
 """Of one kernel by one server: from the next on it may be given up."""
@@ -64,7 +64,7 @@ OPTIONS: Final = {
     ],
 }
 
-PATHS = st.sampled_from(["a.ipynb", "b.ipynb", "c.ipynb", "console-1", "sub folder/ü.ipynb"])
+PATHS: Final = ("a.ipynb", "b.ipynb", "c.ipynb", "console-1", "sub folder/ü.ipynb")
 TYPES = st.sampled_from(["notebook", "console", "file"])
 NAMES = st.sampled_from([None, "", "one", "zwei ü"])
 PICKS = st.integers(0, MOST_KERNELS - 1)
@@ -109,16 +109,19 @@ class Sessions(RuleBasedStateMachine):
 
     # ------------------------------------------------------------------ what clients do
 
-    @initialize(path=PATHS)
-    def open_first(self, path: str) -> None:
-        self.create(path, "notebook", None, "named", 0)
+    @initialize()
+    def open_some(self) -> None:
+        """Open three sessions, two of them with one kernel: chance alone seldom has that."""
+        self.create(PATHS[0], "notebook", None, "named", 0)
+        self.create(PATHS[1], "console", "one", "running", 0)
+        self.create(PATHS[2], "notebook", "", "default", 0)
 
     @precondition(lambda self: len(self.kernels) < MOST_KERNELS)
     @rule(
-        path=PATHS,
+        path=st.sampled_from(PATHS),
         type=TYPES,
         name=NAMES,
-        kernel=st.sampled_from(["default", "named", "own id", "running"]),
+        kernel=st.sampled_from(["default", "named", "own id", "running", "running"]),
         pick=PICKS,
     )
     def create(self, path: str, type: str, name: str | None, kernel: str, pick: int) -> None:
@@ -148,6 +151,12 @@ class Sessions(RuleBasedStateMachine):
         self.sessions[model["id"]] = Session(model["id"], path, name, type, kernel_id)
         self._learn(kernel_id)
 
+    @precondition(lambda self: self._unused_paths() and self._live())
+    @rule(pick=PICKS, type=TYPES, kernel=PICKS)
+    def share_kernel(self, pick: int, type: str, kernel: int) -> None:
+        paths = self._unused_paths()
+        self.create(paths[pick % len(paths)], type, None, "running", kernel)
+
     @precondition(lambda self: self._asleep())
     @precondition(lambda self: len(self.kernels) < MOST_KERNELS)
     @rule(pick=PICKS)
@@ -157,7 +166,7 @@ class Sessions(RuleBasedStateMachine):
         self.create(session.path, session.type, session.name, "default", 0)
 
     @precondition(lambda self: self._live())
-    @rule(pick=PICKS, path=PATHS)
+    @rule(pick=PICKS, path=st.sampled_from(PATHS))
     def rename(self, pick: int, path: str) -> None:
         self._change(self._session(pick), {"path": path})
 
@@ -167,7 +176,7 @@ class Sessions(RuleBasedStateMachine):
         self._change(self._session(pick), {"name": name, "type": type})
 
     @precondition(lambda self: self._live() and len(self.kernels) < MOST_KERNELS)
-    @rule(pick=PICKS, path=st.none() | PATHS, kernel=st.none() | PICKS)
+    @rule(pick=PICKS, path=st.none() | st.sampled_from(PATHS), kernel=st.none() | PICKS)
     def change_kernel(self, pick: int, path: str | None, kernel: int | None) -> None:
         wanted = {"name": "minimal"} if kernel is None else {"id": self._kernel(kernel)}
         body = {"kernel": wanted} | ({} if path is None else {"path": path})
@@ -352,6 +361,10 @@ class Sessions(RuleBasedStateMachine):
         """Return the kernels that no session has."""
         return set(self.kernels) - {s.kernel_id for s in self._live()}
 
+    def _unused_paths(self) -> list[str]:
+        used = {s.path for s in self.sessions.values()}
+        return [path for path in PATHS if path not in used]
+
     def _session(self, pick: int) -> Session:
         live = self._live()
         return live[pick % len(live)]
@@ -427,7 +440,7 @@ def test_no_order_of_changes_breaks_what_always_holds(tmp_path: Path) -> None:
             max_examples=RUNS,
             stateful_step_count=STEPS,
             derandomize=not FULL,
-            # Twenty steps can be read; what fails in the full form is worth five minutes more.
+            # Thirty steps can be read; what fails in the full form is worth five minutes more.
             phases=[Phase.generate, *([Phase.shrink] if FULL else [])],
             database=None,
             deadline=None,  # a step starts a kernel or a server
