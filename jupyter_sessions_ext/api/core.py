@@ -143,7 +143,6 @@ class SessionHandler(_SessionsHandler):
 
 
 handlers: list[tuple[str, type[web.RequestHandler]]] = [
-    # Not only ids of the right form: any other would get an HTML page for its 404.
-    (r"/api/sessions/(?P<session_id>[^/]+)", SessionHandler),
+    (rf"/api/sessions/(?P<session_id>{_ID})", SessionHandler),
     (r"/api/sessions", SessionRootHandler),
 ]

@@ -312,6 +312,8 @@ def _operation(
         answer: dict[str, Any] = {"description": _MEANINGS[status]}
         if schema is not None:
             answer["content"] = {"application/json": {"schema": schema}}
+        if status == 404:  # for an id of another form, jupyter_server's own page
+            answer["content"]["text/html"] = {}
         if located and status == 201:
             answer["headers"] = {"Location": {"schema": {"type": "string"}}}
         operation["responses"][str(status)] = answer
@@ -324,7 +326,7 @@ _MEANINGS = {
     204: "It is gone.",
     400: "The body is not what it must be: the message names the field. Nothing was changed.",
     403: "The user may not do this, or is not known.",
-    404: "There is no such session.",
+    404: "There is no such session (or the id has not the form of one: an HTML page).",
     409: "The kernel id that was asked for is taken.",
     413: "The body is too large.",
     501: "There is no such kernel.",
