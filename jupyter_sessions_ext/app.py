@@ -13,6 +13,7 @@ from jupyter_server.gateway.gateway_client import GatewayClient
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from jupyter_server.services.sessions.sessionmanager import SessionManager as StockSessionManager
+from tornado.ioloop import IOLoop
 from traitlets import CaselessStrEnum, Integer, Unicode, default
 from traitlets.utils.importstring import import_item
 
@@ -133,6 +134,8 @@ class SessionsApp(ExtensionApp):
             self.handlers.extend(core.handlers)
             manager.follow_documents(self._bus)
             manager.start_upkeep()
+            # When the loop runs, every extension is there that a user's class may need.
+            IOLoop.current().add_callback(manager.introduce_sessions)
 
     def _compose(self, trait: str, unconfigured: type) -> None:
         """Put our class on the configured one, now and whenever another is configured.

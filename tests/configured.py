@@ -183,6 +183,10 @@ class RoomSessions(SessionManager):
         self._rooms[model["id"]] = model["kernel"]["id"]
         return model
 
+    async def row_to_model(self, row: Any, tolerate_culled: bool = False) -> Any:
+        model = await super().row_to_model(row, tolerate_culled)
+        return {**model, "room": self._rooms.get(model["id"])} if model else None
+
     async def update_session(self, session_id: str, **update: Any) -> None:
         if "kernel_id" in update:
             await self.get_session(session_id=session_id)
@@ -195,6 +199,16 @@ class RoomSessions(SessionManager):
         self._room(session_id)
         del self._rooms[session_id]
         await super().delete_session(session_id)
+
+
+class ForgetfulRoomSessions(RoomSessions):
+    """Cannot make a room for a kernel that runs already."""
+
+    async def create_session(self, *args: Any, **kwargs: Any) -> Any:
+        if kwargs.get("kernel_id"):
+            msg = "injected"
+            raise LookupError(msg)
+        return await super().create_session(*args, **kwargs)
 
 
 class CursorSessions(SessionManager):

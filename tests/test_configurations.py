@@ -109,6 +109,9 @@ def live_through(home: Home, server: Server) -> None:
         pytest.param(PENDING, id="pending kernels"),
         pytest.param("--ServerApp.kernel_manager_class=configured.NewPortsMapping", id="new ports"),
         pytest.param("--ServerApp.session_manager_class=configured.RoomSessions", id="rooms"),
+        pytest.param(
+            "--ServerApp.session_manager_class=configured.ForgetfulRoomSessions", id="no rooms"
+        ),
         pytest.param(CURVE, id="curve", marks=needs_curve),
     ],
 )
@@ -203,6 +206,24 @@ def test_what_a_users_kernel_manager_does_at_start_restart_and_end_it_does_for_a
         assert server.delete(f"/api/sessions/{session['id']}").status_code == 204
         assert notes.read_text() == f"restart {kernel_id}\nshutdown {kernel_id}\n"
         assert server.terminate() == 0
+        assert_no_error(server)
+
+
+def test_a_session_manager_is_told_of_sessions_that_it_has_not_created(
+    home: Home, server_factory: Callable[..., Server]
+) -> None:
+    option = "--ServerApp.session_manager_class=configured.RoomSessions"
+    with server_factory(args=[option], env=configured()) as server:
+        models = [new_session(server, path) for path in ("a.ipynb", "b.ipynb")]
+        kernels = [model["kernel"]["id"] for model in models]
+        server.restart()
+        wait_until(lambda: [s["room"] for s in sessions(server)] == kernels, 10, "it has rooms")
+        assert [s["id"] for s in sessions(server)] == [model["id"] for model in models]
+        assert new_session(server, "c.ipynb")["id"] not in [model["id"] for model in models]
+        for model in models:
+            assert server.delete(f"/api/sessions/{model['id']}").status_code == 204
+        assert len(sessions(server)) == 1
+        assert "does not know" not in server.log
         assert_no_error(server)
 
 

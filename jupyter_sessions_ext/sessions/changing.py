@@ -25,6 +25,9 @@ from .reading import Creating, Model, SessionNotFoundError, SessionReader
 reason_of_deletion: ContextVar[str] = ContextVar("reason_of_deletion", default="")
 """Why sessions are deleted in this context, where nobody asked for it."""
 
+introduced: ContextVar[str] = ContextVar("introduced", default="")
+"""The session that is there already, which a subclass is asked in this context to create."""
+
 
 class SessionChanger(SessionReader):
     """The changing half of :class:`~.manager.SessionManager`: what jupyter_server's changes."""
@@ -49,6 +52,9 @@ class SessionChanger(SessionReader):
 
         :raises tornado.web.HTTPError: 503, it cannot be stored; no kernel is left behind
         """
+        if known := introduced.get():
+            introduced.set("")  # not for what a subclass begins in this context
+            return await self.get_session(session_id=known)
         _check_texts(path=path, name=name, type=type, kernel_name=kernel_name, kernel_id=kernel_id)
         await self._load()
         dormant = self._revivable(path)

@@ -18,10 +18,10 @@ from tornado.ioloop import PeriodicCallback
 
 from ..errors import KernelStartError, StoreUnavailableError
 from ..kernels.activity import ActivityMixin
-from ..models import SYSTEM, Change
+from ..models import SYSTEM, Change, SessionRecord
 from ..registry import Registry
 from . import changes
-from .changing import SessionChanger, reason_of_deletion
+from .changing import SessionChanger, introduced, reason_of_deletion
 from .documents import CONTENTS_EVENTS, is_at, moved
 from .listing import Listing
 from .reading import Model, SessionNotFoundError
@@ -232,6 +232,34 @@ class SessionManager(SessionChanger):
             pass  # it is what is wanted
         except Exception:
             self.log.exception("Session %s, without its document, is not deleted", session_id)
+
+    # ------------------------------------------------------------------ subclasses
+
+    def introduce_sessions(self) -> None:
+        """Make a subclass that adds to :meth:`create_session` know the sessions of adopted kernels.
+
+        It is asked to create each; there is nothing left to create when it asks us in turn. So
+        jupyter-server-documents connects its rooms to the kernels, else it would run no cell.
+        """
+        if type(self).create_session is not SessionManager.create_session:
+            for session in self._workspace.registry.live():
+                if session.kernel_id in self.kernel_manager:
+                    self._tasks.spawn(self._introduce(session))
+
+    async def _introduce(self, session: SessionRecord) -> None:
+        introduced.set(session.session_id)  # in this task alone
+        try:
+            await self.create_session(
+                path=session.path,
+                name=ModelName(session.name) if session.name is not None else None,
+                type=session.type,
+                kernel_name=KernelName(session.kernel_name) if session.kernel_name else None,
+                kernel_id=session.kernel_id,
+            )
+        except Exception as error:  # whatever a user's class raises
+            self.log.warning(
+                "%s cannot take up session %s: %r", type(self).__name__, session.session_id, error
+            )
 
     # ------------------------------------------------------------------ upkeep
 
