@@ -48,9 +48,11 @@ class HeldKernel(ServerKernelManager):
     """A kernel whose start and end wait for the test, and which says when it runs."""
 
     async def _async_launch_kernel(self, kernel_cmd: list[str], **kw: Any) -> None:
+        sign("begun", self.kernel_id)
         await pass_gate("start", self.kernel_id)
         await super()._async_launch_kernel(kernel_cmd, **kw)
         sign("launched", self.kernel_id)
+        sign("process", self.kernel_id, str(next(_count)))
 
     async def _async_request_shutdown(self, restart: bool = False) -> None:
         await pass_gate("end", self.kernel_id)

@@ -169,7 +169,7 @@ class Races:
 
     def started(self) -> set[str]:
         """Return the kernels that may be listed, those that have ended included."""
-        return self.signs("reached", "start") if self._pending else self.signs("launched")
+        return self.signs("begun") if self._pending else self.signs("launched")
 
     def until_asked(self, what: str, times: int = 1) -> None:
         """Wait until the server does what it was asked for, as far as that is possible."""
@@ -184,13 +184,21 @@ class Races:
             lambda: self.signs("asked") == self.signs("done"), PATIENCE, "all asked for was done"
         )
 
-    def until_runs(self, session: Model) -> None:
-        """Wait for the start of a kernel for which no reply waits."""
-        running = (session["kernel"]["id"], KernelPhase.RUNNING)
+    def until_stored(self, kernel_id: str, phase: KernelPhase) -> None:
+        """Wait for what becomes of a kernel without a reply that waits for it."""
         wait_until(
-            lambda: running in {(k.kernel_id, k.phase) for k in self.stored().kernels},
+            lambda: (kernel_id, phase) in {(k.kernel_id, k.phase) for k in self.stored().kernels},
             PATIENCE,
-            f"{running[0]} ran",
+            f"{kernel_id} was {phase.value}",
+        )
+
+    def until_ended_again(self, session: Model) -> None:
+        """Wait until a kernel's second process was started, and has ended."""
+        kernel_id = session["kernel"]["id"]
+        wait_until(
+            lambda: len(self.signs("process", kernel_id)) > 1 and kernel_id not in self.running(),
+            PATIENCE,
+            f"the restarted {kernel_id} ended",
         )
 
     def until_gone(self, kernel_id: str) -> None:
@@ -205,9 +213,11 @@ class Races:
     def held(self, what: str) -> Iterator[Held]:
         """Hold each ``"start"`` or ``"end"`` of a kernel that comes until this is left."""
         file = self.folder / f"hold.{what}"
+        held = Held(self, what)
+        held.forget()
         file.touch()
         try:
-            yield Held(self, what, self.signs("reached", what))
+            yield held
         finally:
             file.unlink()
 
@@ -232,6 +242,9 @@ class Races:
     def delete(self, session: Model) -> Reply:
         return self.send("DELETE", f"{SESSIONS}/{session['id']}")
 
+    def restart(self, session: Model) -> Reply:
+        return self.send("POST", f"/api/kernels/{session['kernel']['id']}/restart")
+
     def get(self, session: Model) -> Reply:
         return self.send("GET", f"{SESSIONS}/{session['id']}")
 
@@ -246,9 +259,11 @@ class Races:
 
     def end_kernel(self, session: Model) -> None:
         """End a session's kernel behind its back: it turns dormant."""
+        told(self.delete_kernel(session), 204)
+
+    def delete_kernel(self, session: Model) -> Reply:
         self._away.add(session["id"])
-        reply = self.server.delete(f"/api/kernels/{session['kernel']['id']}")
-        assert reply.status_code == 204, reply.text
+        return self.send("DELETE", f"/api/kernels/{session['kernel']['id']}")
 
     def new_document(self, name: str = "a.ipynb") -> str:
         url = f"/api/contents/{self.path(name)}"
@@ -325,20 +340,23 @@ class Races:
 class Held:
     """Starts or ends of kernels that are being held."""
 
-    def __init__(self, races: Races, what: str, before: set[str]) -> None:
+    def __init__(self, races: Races, what: str) -> None:
         self._races = races
         self._what = what
-        self._before = before
-        self._failed: set[str] = set()
 
     def reached(self, count: int = 1) -> list[str]:
         """Wait until so many are held, or have been, and return the ids of their kernels."""
 
         def kernels() -> list[str]:
-            found = self._races.signs("reached", self._what) - self._before
+            found = self._races.signs("reached", self._what)
             return sorted(found) if len(found) >= count else []
 
         return wait_until(kernels, PATIENCE, f"{count} kernels were held at their {self._what}")
+
+    def forget(self) -> None:
+        """Count only those that are held from now on."""
+        for reached in self._races.folder.glob(f"reached.{self._what}.*"):
+            reached.unlink()
 
     def release(self, kernel_id: str) -> None:
         """Let one go on."""

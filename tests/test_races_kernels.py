@@ -8,7 +8,10 @@ from __future__ import annotations
 from typing import Final
 
 from clients import sessions
+from homes import kernel_process
 from races import Races, told
+
+from jupyter_sessions_ext.models import KernelPhase
 
 OTHER: Final = {"name": "python3"}
 """A kernel that a session is to have instead of its own."""
@@ -221,3 +224,71 @@ def test_a_new_session_does_not_take_a_kernel_that_is_being_ended(races: Races) 
         told(races.post("b.ipynb", kernel={"id": first["kernel"]["id"]}), 409)
     told(delete, 204)
     races.check()
+
+
+def test_a_delete_while_the_kernel_is_restarted_ends_it(races: Races) -> None:
+    model = races.new()
+    with races.held("start") as start:
+        races.restart(model)
+        start.reached()
+        delete = races.delete(model)
+        races.until_asked("DELETE")
+        races.check_listed()
+        assert not delete.done()
+    told(delete, 204)
+    races.check()
+
+
+def test_a_delete_while_a_dead_kernel_is_restarted_ends_it(races: Races) -> None:
+    model = races.new()
+    with races.held("start") as start:
+        kernel_process(races.home, model["kernel"]["id"]).kill()
+        start.reached()
+        delete = races.delete(model)
+        races.until_asked("DELETE")
+        races.check_listed()
+    told(delete, 204)
+    races.check()
+
+
+def test_a_kernel_that_is_restarted_while_its_session_is_being_deleted_ends(races: Races) -> None:
+    model = races.new()
+    with races.held("start") as start:
+        with races.held("end") as end:
+            delete = races.delete(model)
+            end.reached()
+            end.forget()
+            restart = races.restart(model)
+            end.reached()
+        start.reached()
+        told(delete, 204)
+    restart.result()
+    races.until_ended_again(model)
+    races.check()
+
+
+def test_a_kernel_change_while_the_kernel_is_restarted_ends_it(races: Races) -> None:
+    old = races.new()
+    with races.held("start") as start:
+        races.restart(old)
+        [restarted] = start.reached()
+        change = races.patch(old, kernel=OTHER)
+        [kernel] = set(start.reached(2)) - {restarted}
+        start.release(kernel)
+        races.until_stored(restarted, KernelPhase.STOPPING)
+        assert not change.done()
+    races.check(told(change, 200))
+
+
+def test_a_kernel_that_is_ended_while_it_is_restarted_leaves_its_session_dormant(
+    races: Races,
+) -> None:
+    model = races.new()
+    with races.held("start") as start:
+        races.restart(model)
+        start.reached()
+        end = races.delete_kernel(model)
+        races.until_stored(model["kernel"]["id"], KernelPhase.STOPPING)
+        races.check_listed(model)
+    told(end, 204)
+    races.check(dormant=[model])

@@ -8,6 +8,8 @@ from __future__ import annotations
 import pytest
 from races import PENDING, Races, told
 
+from jupyter_sessions_ext.models import KernelPhase
+
 
 @pytest.fixture(scope="module")
 def race_options() -> list[str]:
@@ -21,7 +23,7 @@ def test_posts_for_one_path_are_told_one_pending_session(races: Races) -> None:
         assert {model["id"] for model in models} == {models[0]["id"]}
         assert start.reached() == [models[0]["kernel"]["id"]]
         races.check_listed(models[0])
-    races.until_runs(models[0])
+    races.until_stored(models[0]["kernel"]["id"], KernelPhase.RUNNING)
     races.check(models[0])
 
 
@@ -50,7 +52,7 @@ def test_a_post_while_a_pending_session_is_deleted_makes_another(races: Races) -
         races.check_listed(new)
     told(delete, 204)
     races.until_gone(old["kernel"]["id"])
-    races.until_runs(new)
+    races.until_stored(new["kernel"]["id"], KernelPhase.RUNNING)
     races.check(new)
 
 
@@ -62,7 +64,7 @@ def test_a_pending_kernel_that_is_replaced_ends_when_it_has_started(races: Races
         assert new["kernel"]["id"] != old["kernel"]["id"]
         races.check_listed(new)
     races.until_gone(old["kernel"]["id"])
-    races.until_runs(new)
+    races.until_stored(new["kernel"]["id"], KernelPhase.RUNNING)
     races.check(new)
 
 

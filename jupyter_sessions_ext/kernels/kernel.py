@@ -43,6 +43,8 @@ class DurableKernelMixin(AsyncKernelManager):
     last_activity = Instance(datetime)
     # jupyter_server sets it, as a plain attribute, to why the kernel does not answer.
     reason = Unicode("")
+    is_removed = False
+    """Whether the mapping manager has forgotten it, as when it is ended during a restart."""
 
     @property
     def workspace(self) -> Workspace:
@@ -81,17 +83,31 @@ class DurableKernelMixin(AsyncKernelManager):
         if self.workspace.keeps_kernels:
             # Before anything else: the process exists, and a crash must find it recorded.
             try:
+                self._refuse_removed()
                 await self.workspace.running(await self._record())
+                self._refuse_removed()
             except Exception as error:
-                if self.kernel_id not in self.parent:  # type: ignore[operator]
-                    assert self.provisioner is not None
-                    await self.provisioner.kill()  # a first start: nobody has seen it yet
+                if self.is_removed or self.kernel_id not in self.parent:  # type: ignore[operator]
+                    await self._end_unseen()
                     raise
                 if not isinstance(error, StoreUnavailableError):  # which is logged
                     self.log.exception("The restart of kernel %s is not recorded", self.kernel_id)
         await super()._async_post_start_kernel(**kwargs)
 
     post_start_kernel = _async_post_start_kernel
+
+    def _refuse_removed(self) -> None:
+        if self.is_removed:
+            raise KernelGoneError(self.kernel_id, "it was ended while it was being restarted")
+
+    async def _end_unseen(self) -> None:
+        """End a process that nobody has seen yet: it is not, or no longer, in the manager."""
+        assert self.provisioner is not None
+        await self.provisioner.kill()
+        if self.is_removed:
+            self.cleanup_connection_file()
+            if self.kernel_id not in self.parent:  # type: ignore[operator]
+                self.workspace.kernel_gone(self.kernel_id, "shut down")
 
     async def _record(self) -> KernelRecord:
         provisioner = self.provisioner

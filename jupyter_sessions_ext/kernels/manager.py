@@ -10,6 +10,7 @@ import re
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from contextvars import ContextVar
 from dataclasses import replace
 from functools import partial
@@ -209,6 +210,7 @@ class DurableMappingMixin(ActivityMixin):
         """End a kernel as the class behind does, and record that before it begins."""
         if kernel_id in self and not restart:
             await self.workspace.stopping([kernel_id])
+            await self._until_restarted(kernel_id)
         try:
             await super().shutdown_kernel(kernel_id, now=now, restart=restart)
         except Exception:
@@ -221,9 +223,24 @@ class DurableMappingMixin(ActivityMixin):
         finally:
             await self.workspace.settled()
 
+    async def _until_restarted(self, kernel_id: str) -> None:
+        """Wait while a kernel is being restarted: jupyter_client would fail to end it."""
+        timeout = STOP_TIMEOUT if self._stopping else None
+        while kernel_id in self._kernels and kernel_id not in self._pending_kernels:
+            ready = self._kernels[kernel_id].ready
+            if ready.done():
+                return
+            if isinstance(ready, Future):  # it was made before the loop ran
+                ready = asyncio.wrap_future(ready)
+            done, _ = await asyncio.wait([ready], timeout=timeout)
+            if not done:
+                return
+
     def remove_kernel(self, kernel_id: str) -> Any:
         """Forget a kernel: every end of a kernel comes through here."""
         removed: Any = super().remove_kernel(kernel_id)
+        if _is_durable(removed):
+            removed.is_removed = True
         self._drop_failed_starts()
         # An external one goes on, and is found again; jupyter_client would fail when it ends.
         self.kernel_id_to_connection_file.pop(kernel_id, None)
