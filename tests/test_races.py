@@ -168,6 +168,8 @@ def test_a_rename_onto_a_dormant_path_that_is_being_revived_leaves_both(races: R
         races.check_listed(renamed)
     model = told(post, 201)
     assert model["id"] == dormant["id"]
+    assert races.history(model) == ["created", "dormant", "revived"]
+    assert races.history(live) == ["created", "renamed"]
     races.check(renamed, model)
 
 
