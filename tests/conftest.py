@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from jupyter_sessions_ext.sessions.manager import SessionManager
 
 pytest_plugins = ["pytest_jupyter.jupyter_server"]
+
+# In the background of a shell without job control Ctrl-C is ignored, and so it would be by servers.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HOME = pytest.StashKey[Home]()
 
