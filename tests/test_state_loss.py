@@ -139,10 +139,13 @@ def test_a_full_disk_refuses_changes_and_loses_nothing(
         url = f"/api/sessions/{session['id']}"
 
         def refused() -> bool:
-            return server.patch(url, {"path": "x" * 20_000}).status_code == 503
+            return (
+                server.patch(url, {"path": "x" * 4_000, "name": str(time.monotonic())}).status_code
+                == 503
+            )
 
         wait_until(refused, 10, "a change was refused")
-        body = {"path": "b" * 20_000, "type": "notebook", "kernel": {"name": "python3"}}
+        body = {"path": "b" * 4_000, "type": "notebook", "kernel": {"name": "python3"}}
         assert server.post("/api/sessions", body).status_code == 503
         assert len(kernel_processes(home)) == 1
         assert server.execute(session["kernel"]["id"], "print(x)") == "1\n"

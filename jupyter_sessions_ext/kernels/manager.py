@@ -369,9 +369,11 @@ class DurableMappingMixin(ActivityMixin):
         atexit.unregister(self._end_at_exit)
         self._logs.stop()
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.workspace.settled(), STOP_TIMEOUT)
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self.workspace.stopped(), STOP_TIMEOUT)
+            await asyncio.wait_for(self._commit_the_rest(), STOP_TIMEOUT)
+
+    async def _commit_the_rest(self) -> None:
+        await self.workspace.settled()
+        await self.workspace.stopped()
 
     def _end_at_exit(self) -> None:
         """End kernels that are not to be kept where the server ends without ``shutdown_all``.

@@ -341,6 +341,8 @@ def _stop(connection: aiosqlite.Connection) -> None:
     stopper.join()
     if connection._thread is not threading.current_thread():  # a collector may run anywhere
         connection._thread.join(CLOSE_TIMEOUT)
+    if connection._thread.is_alive():
+        return  # it waits for a lock; to close its connection here would wait as long
     opened, connection._connection = connection._connection, None
     if opened is not None:  # it was closed while it was being opened
         opened.close()
