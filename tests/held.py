@@ -55,7 +55,8 @@ class HeldKernel(ServerKernelManager):
         sign("process", self.kernel_id, str(next(_count)))
 
     async def _async_request_shutdown(self, restart: bool = False) -> None:
-        await pass_gate("end", self.kernel_id)
+        if not restart:
+            await pass_gate("end", self.kernel_id)
         await super()._async_request_shutdown(restart=restart)
 
 
