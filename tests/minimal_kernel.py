@@ -42,6 +42,9 @@ LIFE: Final = 600
 BROKEN: Final = ".broken"
 """What follows the name of a connection file whose kernel is not to start."""
 
+UP: Final = ".up"
+"""What follows the name of a connection file whose kernel answers; the file has its pid."""
+
 DELIMITER: Final = b"<IDS|MSG>"
 
 
@@ -60,12 +63,22 @@ def install(home: Home) -> None:
 @contextlib.contextmanager
 def broken(home: Home, kernel_id: str) -> Iterator[None]:
     """Have a kernel end at once whenever it is started meanwhile."""
-    sign = Path(f"{home.runtime_dir}/kernel-{kernel_id}.json{BROKEN}")
+    sign = _sign(home, kernel_id, BROKEN)
     sign.touch()
     try:
         yield
     finally:
         sign.unlink()
+
+
+def is_up(home: Home, kernel_id: str, pid: int) -> bool:
+    """Tell whether a kernel's process has got as far as to answer."""
+    sign = _sign(home, kernel_id, UP)
+    return sign.exists() and sign.read_text() == str(pid)
+
+
+def _sign(home: Home, kernel_id: str, suffix: str) -> Path:
+    return home.runtime_dir / f"kernel-{kernel_id}.json{suffix}"
 
 
 class Kernel:
@@ -191,4 +204,6 @@ if __name__ == "__main__":
         sys.exit(1)
     signal.alarm(LIFE)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    Kernel(json.loads(Path(sys.argv[1]).read_text())).serve()
+    kernel = Kernel(json.loads(Path(sys.argv[1]).read_text()))
+    Path(sys.argv[1] + UP).write_text(str(os.getpid()))
+    kernel.serve()

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import uuid4
@@ -217,6 +218,10 @@ class Sessions(RuleBasedStateMachine):
     def restart_kernel(self, pick: int) -> None:
         kernel_id = self._kernel(pick)
         old = self.kernels[kernel_id]
+        # One that does not answer yet dies of the interrupt, and jupyter_client's request to shut
+        # down, still under way for a second, ends the kernel that comes after it.
+        up = partial(minimal_kernel.is_up, self.home, kernel_id, old)
+        wait_until(up, 10, "the kernel answered")
         self._told(self.server.post(f"/api/kernels/{kernel_id}/restart"), 200)
         self._learn(kernel_id)
         assert self.kernels[kernel_id] != old
