@@ -9,7 +9,6 @@ import time
 from collections import Counter
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final, Literal
 from uuid import uuid4
@@ -218,10 +217,6 @@ class Sessions(RuleBasedStateMachine):
     def restart_kernel(self, pick: int) -> None:
         kernel_id = self._kernel(pick)
         old = self.kernels[kernel_id]
-        # One that does not answer yet dies of the interrupt, and jupyter_client's request to shut
-        # down, still under way for a second, ends the kernel that comes after it.
-        up = partial(minimal_kernel.is_up, self.home, kernel_id, old)
-        wait_until(up, 10, "the kernel answered")
         self._told(self.server.post(f"/api/kernels/{kernel_id}/restart"), 200)
         self._learn(kernel_id)
         assert self.kernels[kernel_id] != old
@@ -378,8 +373,17 @@ class Sessions(RuleBasedStateMachine):
         return list(self.kernels)[pick % len(self.kernels)]
 
     def _learn(self, kernel_id: str) -> None:
-        """Note the process of a kernel that was started."""
-        self.kernels[kernel_id] = self._processes()[kernel_id]
+        """Take note of a kernel's process when it answers: it starts anew if its ports are taken.
+
+        One that does not answer yet dies of an interrupt, too, and jupyter_client's request to
+        shut down, still under way for a second, ends the kernel that comes after it.
+        """
+
+        def answering() -> int:
+            pid = self._processes().get(kernel_id, 0)
+            return pid if pid and minimal_kernel.is_up(self.home, kernel_id, pid) else 0
+
+        self.kernels[kernel_id] = wait_until(answering, 10, "the kernel answered")
 
     def _ended(self, kernel_id: str, reason: str) -> None:
         del self.kernels[kernel_id]

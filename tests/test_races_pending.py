@@ -74,4 +74,5 @@ def test_a_pending_kernel_that_fails_is_gone_with_its_session(races: Races) -> N
         [kernel] = start.reached()
         start.fail(kernel)
         told(races.delete(model), 204)
+    races.until_gone(kernel)
     races.check()

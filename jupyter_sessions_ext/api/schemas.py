@@ -16,6 +16,8 @@ MOST_BYTES = 1024 * 1024
 """The largest body that is read."""
 
 _TEXT = r"^[^\x00\ud800-\udfff]*$"
+_TEXT_DESCRIBED = r"^[^\x00]*$"
+"""What the document says of it: few tools can read a pattern of surrogates, and none sends them."""
 _TEXT_IS = "must not contain null characters or lone surrogates"
 
 Path = Annotated[
@@ -271,7 +273,7 @@ def openapi(base_url: str = "/") -> dict[str, Any]:
             },
         },
         "components": {
-            "schemas": components,
+            "schemas": _described(components),
             "securitySchemes": {
                 "token": {
                     "type": "apiKey",
@@ -282,6 +284,14 @@ def openapi(base_url: str = "/") -> dict[str, Any]:
             },
         },
     }
+
+
+def _described(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _described(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_described(part) for part in value]
+    return _TEXT_DESCRIBED if value == _TEXT else value
 
 
 def _ref(name: str) -> dict[str, Any]:
