@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pytest
 from races import PENDING, Races, told
+from servers import wait_until
 
 from jupyter_sessions_ext.models import KernelPhase
 
@@ -74,5 +75,7 @@ def test_a_pending_kernel_that_fails_is_gone_with_its_session(races: Races) -> N
         [kernel] = start.reached()
         start.fail(kernel)
         told(races.delete(model), 204)
+    kernels = "/api/kernels"
+    wait_until(lambda: races.server.get(kernels).json() == [], 10, "the kernel was forgotten")
     races.until_gone(kernel)
     races.check()
