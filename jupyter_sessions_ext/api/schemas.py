@@ -89,7 +89,7 @@ class CreateSession(Struct):
                 self.path = self.notebook.name
             elif self.notebook.path is not UNSET:
                 self.path = self.notebook.path
-        _check_path(self.path)
+        check_path(self.path)
         for name in ("path", "type"):
             if getattr(self, name) is UNSET:
                 raise InvalidBodyError(f"Missing field in JSON data: {name}")
@@ -111,7 +111,7 @@ class ChangeSession(Struct):
     def __post_init__(self) -> None:
         if self.notebook is not UNSET and self.notebook.path is not UNSET:
             self.path, self.type = self.notebook.path, "notebook"
-        _check_path(self.path)
+        check_path(self.path)
         if self.kernel.name == "" and self.kernel.id is None:
             raise InvalidBodyError("kernel.name: must not be empty")
 
@@ -122,7 +122,11 @@ class ChangeSession(Struct):
         return values if self.kernel.id is None else {**values, "kernel_id": self.kernel.id}
 
 
-def _check_path(path: str | UnsetType) -> None:
+def check_path(path: str | UnsetType) -> None:
+    """Refuse a path that leads out of the root folder.
+
+    :raises InvalidBodyError: so it does
+    """
     if not isinstance(path, UnsetType):
         inside = posixpath.normpath(path.lstrip("/"))
         if inside == ".." or inside.startswith("../"):
