@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..models import EventAction, SessionState
 from .schemas import Kernel, KernelId, KernelName, Name, NamedDocument, Path, Type, check_path
@@ -101,7 +101,7 @@ class SessionChange(Struct, forbid_unknown_fields=True, kw_only=True):
     """What is to be changed of a session."""
 
     path: Path | UnsetType = UNSET
-    name: Name | None | UnsetType = UNSET
+    name: Name | UnsetType | None = UNSET
     type: Type | UnsetType = UNSET
     kernel: KernelChange | UnsetType = UNSET
 

@@ -30,13 +30,7 @@ def saved(registry: Registry, session: SessionRecord) -> Change:
     return Change(
         sessions=(session,),
         kernels=_taken(registry, session.kernel_id),
-        events=(
-            Event(
-                action=EventAction.REVIVED if old else EventAction.CREATED,
-                session_id=session.session_id,
-                kernel_id=session.kernel_id,
-            ),
-        ),
+        events=(_told(EventAction.REVIVED if old else EventAction.CREATED, session),),
     )
 
 
@@ -60,37 +54,15 @@ def updated(
     if new.kernel_id != old.kernel_id:
         new = replace(new, kernel_name=kernel_name)
         kernels = (*_taken(registry, new.kernel_id), *_abandoned(registry, old))
-        events.append(
-            Event(
-                action=EventAction.KERNEL_CHANGED,
-                session_id=old.session_id,
-                kernel_id=new.kernel_id,
-                detail=f"from {old.kernel_id}",
-            )
-        )
+        events.append(_told(EventAction.KERNEL_CHANGED, new, f"from {old.kernel_id}"))
     if new.path != old.path:
         absorbed = [
             session
             for session in registry.at_path(new.path, SessionState.DORMANT)
             if session.session_id not in reviving
         ]
-        events.append(
-            Event(
-                action=EventAction.RENAMED,
-                session_id=old.session_id,
-                kernel_id=new.kernel_id,
-                detail=f"from {old.path}",
-            )
-        )
-        events += [
-            Event(
-                action=EventAction.ABSORBED,
-                session_id=old.session_id,
-                kernel_id=new.kernel_id,
-                detail=f"session {session.session_id}",
-            )
-            for session in absorbed
-        ]
+        events.append(_told(EventAction.RENAMED, new, f"from {old.path}"))
+        events += [_told(EventAction.ABSORBED, new, f"session {s.session_id}") for s in absorbed]
     return Change(
         sessions=(new,),
         kernels=kernels,
@@ -136,10 +108,7 @@ def deleted(registry: Registry, session: SessionRecord, detail: str = "") -> Cha
 def kept(before: Change) -> Change:
     """Return the change that takes a deletion back, as the kernel could not be shut down."""
     [session] = before.sessions
-    event = Event(
-        action=EventAction.KEPT, session_id=session.session_id, kernel_id=session.kernel_id
-    )
-    return replace(before, events=(event,))
+    return replace(before, events=(_told(EventAction.KEPT, session),))
 
 
 def forgotten(sessions: Iterable[SessionRecord], detail: str) -> Change:
@@ -147,15 +116,7 @@ def forgotten(sessions: Iterable[SessionRecord], detail: str) -> Change:
     gone = list(sessions)
     return Change(
         forgotten_sessions=tuple(s.session_id for s in gone),
-        events=tuple(
-            Event(
-                action=EventAction.DELETED,
-                session_id=s.session_id,
-                kernel_id=s.kernel_id,
-                detail=detail,
-            )
-            for s in gone
-        ),
+        events=tuple(_told(EventAction.DELETED, s, detail) for s in gone),
     )
 
 
@@ -175,3 +136,9 @@ def _abandoned(registry: Registry, session: SessionRecord) -> tuple[KernelRecord
     if kernel is None or len(registry.of_kernel(kernel.kernel_id)) > 1:
         return ()
     return (replace(kernel, phase=KernelPhase.REPLACED),)
+
+
+def _told(action: EventAction, session: SessionRecord, detail: str = "") -> Event:
+    return Event(
+        action=action, session_id=session.session_id, kernel_id=session.kernel_id, detail=detail
+    )

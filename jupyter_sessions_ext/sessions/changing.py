@@ -17,7 +17,7 @@ from tornado import web
 from ..commits import Build
 from ..errors import StoreUnavailableError, ValueRefusedError
 from ..kernels.manager import KernelIdTakenError, starting_for
-from ..models import Change, KernelPhase, SessionRecord, SessionState
+from ..models import Change, SessionRecord, SessionState
 from ..registry import Registry
 from . import changes
 from .reading import Creating, Model, SessionNotFoundError, SessionReader
@@ -189,27 +189,15 @@ class SessionChanger(SessionReader):
         :raises TypeError: one of them is not a column
         :raises tornado.web.HTTPError: 404, there is no such session; 503, it cannot be stored
         """
-        try:
-            await self.get_session(session_id=session_id)
-            if not kwargs:
-                return
-            self._check_columns(kwargs)
-            _check_texts(**kwargs)
-            await self._durably(lambda records: self._updated(records, session_id, kwargs))
-        except web.HTTPError:
-            await self._end_kernel_started_for(session_id, kwargs.get("kernel_id"))
-            raise
+        await self.get_session(session_id=session_id)
+        if not kwargs:
+            return
+        self._check_columns(kwargs)
+        _check_texts(**kwargs)
+        await self._durably(lambda records: self._updated(records, session_id, kwargs))
         session = self._workspace.registry.sessions.get(session_id)
         if session is not None:
             self._tell_kernel(session)
-
-    async def _end_kernel_started_for(self, session_id: str, kernel_id: str | None) -> None:
-        """End a kernel that was started for a change of a session which is not made."""
-        kernel = self._workspace.registry.kernels.get(kernel_id or "")
-        if kernel is not None and kernel_id in self.kernel_manager:
-            has_intent = kernel.intent is not None and kernel.intent.session_id == session_id
-            if has_intent or kernel.phase is KernelPhase.STOPPING:
-                await ensure_async(self.kernel_manager.shutdown_kernel(kernel_id, now=True))
 
     def _updated(self, records: Registry, session_id: str, values: Mapping[str, Any]) -> Change:
         session = _live(records, session_id)

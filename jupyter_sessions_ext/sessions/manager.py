@@ -163,12 +163,15 @@ class SessionManager(SessionChanger):
 
         :raises tornado.web.HTTPError: 404, there is no such session; 503, it cannot be stored
         """
+        sessions = self._workspace.registry.sessions
+        known = session_id in sessions
         try:
             await self.delete_session(session_id)
         except LookupError:
             if not self._is_overridden("delete_session", session_id):
                 raise
-            await SessionManager.delete_session(self, session_id)
+            if session_id in sessions or not known:  # else it was deleted before the class failed
+                await SessionManager.delete_session(self, session_id)
 
     # ------------------------------------------------------------------ what the server tells it
 
