@@ -100,6 +100,8 @@ class SessionRecord:
     reason: str = ""
     kernel_name: str | None = None
     created_at: datetime = field(default_factory=now)
+    created_by: str = SYSTEM
+    """The user's name, as in :attr:`Event.user`."""
     since: datetime = field(default_factory=now)
     """When it came into its state."""
 

@@ -29,6 +29,7 @@ SESSION = SessionRecord(
     reason="culled",
     kernel_name="python3",
     created_at=WHEN,
+    created_by="ada",
     since=WHEN + timedelta(hours=1),
 )
 KERNEL = KernelRecord(

@@ -18,7 +18,7 @@ from records import EVERYTHING, SESSION
 from stores import MakesStores, digests, fetch, stored
 
 from jupyter_sessions_ext.errors import SchemaTooNewError, StoreUnavailableError
-from jupyter_sessions_ext.models import SessionRecord, SessionState
+from jupyter_sessions_ext.models import SYSTEM, SessionRecord, SessionState
 from jupyter_sessions_ext.storage import sqlite
 from jupyter_sessions_ext.storage.migrations import LATEST, MIGRATIONS, Migration
 from jupyter_sessions_ext.storage.sqlite import SQLiteStore
@@ -136,3 +136,31 @@ def test_a_migration_that_fails_leaves_the_file_to_stock(
         assert rows(manager) == [s.row() for s in STOCK_SESSIONS]
     monkeypatch.undo()
     assert [s.row() for s in stored(stock_file).sessions] == [s.row() for s in STOCK_SESSIONS]
+
+
+def test_a_session_of_an_older_version_is_told_who_created_it(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sqlite, "MIGRATIONS", MIGRATIONS[:2])
+    with contextlib.suppress(StoreUnavailableError):  # there is no such column yet
+        stored(file)
+    monkeypatch.undo()
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        for session_id in ("ada's", "nobody's"):
+            connection.execute("INSERT INTO session (session_id) VALUES (?)", (session_id,))
+            connection.execute(
+                "INSERT INTO session_detail (session_id, state, reason, created_at) "
+                "VALUES (?, 'dormant', '', '2026-01-01T00:00:00+00:00')",
+                (session_id,),
+            )
+        for user in ("ada", "bob"):
+            connection.execute(
+                "INSERT INTO event (time, session_id, action, detail, user) "
+                "VALUES ('2026-01-01T00:00:00+00:00', ?, 'created', '', ?)",
+                ("ada's", user),
+            )
+        connection.commit()
+    assert [(s.session_id, s.created_by) for s in stored(file).sessions] == [
+        ("ada's", "ada"),
+        ("nobody's", SYSTEM),
+    ]

@@ -86,15 +86,17 @@ def test_any_text_and_any_provisioner_info_is_loaded_again_equal(
 
 
 @pytest.mark.asyncio
-async def test_every_field_can_change_but_when_a_session_was_created(
+async def test_every_field_can_change_but_a_sessions_creation(
     store: SQLiteStore, file: Path
 ) -> None:
     await store.commit(EVERYTHING)
-    changed = SessionRecord(session_id="s", path=None, kernel_id="l", created_at=WHEN)
+    changed = SessionRecord(
+        session_id="s", path=None, kernel_id="l", created_at=WHEN, created_by="ada"
+    )
     kernel = replace(
         KERNEL, phase=KernelPhase.RUNNING, connection={}, process=None, intent=None, adoptions=0
     )
-    later = replace(changed, created_at=WHEN + timedelta(days=1))
+    later = replace(changed, created_at=WHEN + timedelta(days=1), created_by="bob")
     await store.commit(Change(sessions=(later,), kernels=(kernel,)))
     assert stored(file) == Snapshot(sessions=(changed,), kernels=(kernel,))
 

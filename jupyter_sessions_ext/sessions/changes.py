@@ -26,7 +26,9 @@ def saved(registry: Registry, session: SessionRecord) -> Change:
     old = registry.sessions.get(session.session_id)
     if old is not None:
         since = old.since if old.state is SessionState.LIVE else session.since
-        session = replace(session, created_at=old.created_at, since=since)
+        session = replace(
+            session, created_at=old.created_at, created_by=old.created_by, since=since
+        )
     return Change(
         sessions=(session,),
         kernels=_taken(registry, session.kernel_id),

@@ -14,7 +14,7 @@ from jupyter_server.services.sessions.sessionmanager import (
 )
 from tornado import web
 
-from ..commits import Build
+from ..commits import Build, acting_user
 from ..errors import StoreUnavailableError, ValueRefusedError
 from ..kernels.manager import KernelIdTakenError, starting_for
 from ..models import Change, SessionRecord, SessionState
@@ -140,7 +140,9 @@ class SessionChanger(SessionReader):
         Until the session is saved, the kernel's record says what session it is for.
         """
         token = starting_for.set(
-            SessionRecord(session_id=session_id, path=path, name=name, type=type)
+            SessionRecord(
+                session_id=session_id, path=path, name=name, type=type, created_by=acting_user()
+            )
         )
         try:
             folder = await ensure_async(self.contents_manager.get_kernel_path(path=path))
@@ -177,6 +179,7 @@ class SessionChanger(SessionReader):
             type=type,
             kernel_id=kernel_id,
             kernel_name=self._kernel_name(kernel_id),
+            created_by=acting_user(),
         )
         await self._durably(lambda records: changes.saved(records, session))
         return await self.get_session(session_id=session_id)

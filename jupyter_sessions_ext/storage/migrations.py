@@ -51,6 +51,17 @@ MIGRATIONS: tuple[Migration, ...] = (
             "UPDATE session_detail SET since=strftime('%Y-%m-%dT%H:%M:%f+00:00', 'now')",
         ),
     ),
+    Migration(
+        3,
+        "who created a session; the history by time",
+        (
+            "ALTER TABLE session_detail ADD COLUMN created_by TEXT NOT NULL DEFAULT 'system'",
+            """UPDATE session_detail SET created_by=coalesce((SELECT user FROM event
+                WHERE event.session_id=session_detail.session_id ORDER BY event_id LIMIT 1),
+                'system')""",
+            "CREATE INDEX event_by_time ON event (time, event_id)",
+        ),
+    ),
 )
 
 LATEST = MIGRATIONS[-1].version

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 from ..models import (
+    SYSTEM,
     Change,
     Event,
     EventAction,
@@ -80,8 +81,8 @@ _UPSERT_SESSION = (
     "type=excluded.type, kernel_id=excluded.kernel_id"
 )
 _UPSERT_DETAIL = (
-    "INSERT INTO session_detail (session_id, state, reason, kernel_name, created_at, since) "
-    "VALUES (?,?,?,?,?,?) ON CONFLICT (session_id) DO UPDATE SET state=excluded.state, "
+    "INSERT INTO session_detail (session_id, state, reason, kernel_name, created_at, created_by, "
+    "since) VALUES (?,?,?,?,?,?,?) ON CONFLICT (session_id) DO UPDATE SET state=excluded.state, "
     "reason=excluded.reason, kernel_name=excluded.kernel_name, since=excluded.since"
 )
 _KERNEL_COLUMNS = (
@@ -103,7 +104,7 @@ _UPSERT_SERVER = (
 
 SELECT_SESSIONS = (
     "SELECT session.session_id, path, name, type, kernel_id, state, reason, kernel_name, "
-    "created_at, since FROM session LEFT JOIN session_detail USING (session_id) "
+    "created_at, created_by, since FROM session LEFT JOIN session_detail USING (session_id) "
     "ORDER BY session.rowid"
 )
 SELECT_KERNELS = f"SELECT {_KERNEL_COLUMNS} FROM kernel ORDER BY rowid"
@@ -129,6 +130,7 @@ def read_session(row: Mapping[str, Any]) -> SessionRecord:
         reason=row["reason"] or "",
         kernel_name=row["kernel_name"],
         created_at=_read_time(row["created_at"]),
+        created_by=row["created_by"] or SYSTEM,
         since=_read_time(row["since"]),
     )
 
@@ -180,6 +182,7 @@ def _detail_row(session: SessionRecord) -> tuple[Any, ...]:
         session.reason,
         session.kernel_name,
         session.created_at.isoformat(),
+        session.created_by,
         session.since.isoformat(),
     )
 
