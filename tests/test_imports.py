@@ -23,6 +23,7 @@ ROOT = Path(jupyter_sessions_ext.__file__).parent
 LAYERS = [
     {"app"},
     {"api", "cli"},
+    {"administration"},
     {"sessions"},
     {"kernels"},
     {"workspace"},
@@ -30,6 +31,7 @@ LAYERS = [
     {"folder", "registry"},
     {"events", "storage", "tasks"},
     {"host"},
+    {"wire"},
     {"models", "errors"},
 ]
 """Each imports only from those below it; ``DESIGN.md`` has the order."""

@@ -16,7 +16,8 @@ from tornado import web
 
 from ..errors import KernelStartError
 from ..sessions.manager import SessionManager
-from .schemas import MOST_BYTES, ChangeSession, CreateSession, InvalidBodyError, decode
+from ..wire import MOST_BYTES, InvalidBodyError, decode
+from .schemas import ChangeSession, CreateSession
 
 RESOURCE = "sessions"
 """What an authorizer is asked about: jupyter_server's own name for it."""

@@ -2,57 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import posixpath
-from datetime import datetime
-from typing import Annotated, Any, TypeVar
+from typing import Any
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from .. import __version__
-
-MOST_BYTES = 1024 * 1024
-"""The largest body that is read."""
-
-_TEXT = r"^[^\x00\ud800-\udfff]*$"
-_TEXT_DESCRIBED = r"^[^\x00]*$"
-"""What the document says of it: few tools can read a pattern of surrogates, and none sends them."""
-_TEXT_IS = "must not contain null characters or lone surrogates"
-
-Path = Annotated[
-    str,
-    Meta(
-        max_length=4096,
-        pattern=_TEXT,
-        description="The document's API path, below the root folder.",
-        examples=["work/Untitled.ipynb"],
-    ),
-]
-Name = Annotated[
-    str, Meta(max_length=4096, pattern=_TEXT, description="The document's name, without folders.")
-]
-Type = Annotated[
-    str, Meta(max_length=256, pattern=_TEXT, description="`notebook`, `console`, `file`, or other.")
-]
-KernelName = Annotated[
-    str, Meta(max_length=1024, pattern=_TEXT, description="The name of a kernelspec.")
-]
-KernelId = Annotated[
-    str,
-    Meta(
-        max_length=100,
-        pattern=_TEXT,
-        description="A kernel that runs; or, for a new session, the id (a UUID) of its new kernel.",
-    ),
-]
-
-T = TypeVar("T")
-
-
-class InvalidBodyError(ValueError):
-    """A body that cannot be used; the message names the field and the reason."""
-
+from ..wire import (
+    TEXT,
+    TEXT_DESCRIBED,
+    InvalidBodyError,
+    Kernel,
+    KernelId,
+    KernelName,
+    Name,
+    NamedDocument,
+    Path,
+    Type,
+    check_path,
+)
 
 # ---------------------------------------------------------------------- requests
 
@@ -122,36 +90,7 @@ class ChangeSession(Struct):
         return values if self.kernel.id is None else {**values, "kernel_id": self.kernel.id}
 
 
-def check_path(path: str | UnsetType) -> None:
-    """Refuse a path that leads out of the root folder.
-
-    :raises InvalidBodyError: so it does
-    """
-    if not isinstance(path, UnsetType):
-        inside = posixpath.normpath(path.lstrip("/"))
-        if inside == ".." or inside.startswith("../"):
-            raise InvalidBodyError("path: must not lead out of the root folder")
-
-
 # ---------------------------------------------------------------------- answers
-
-
-class Kernel(Struct):
-    """A kernel that runs."""
-
-    id: str
-    name: str
-    last_activity: datetime
-    execution_state: str | None
-    connections: int
-    reason: str | UnsetType = UNSET
-
-
-class NamedDocument(Struct):
-    """The document of a notebook's session. Deprecated."""
-
-    path: str
-    name: str | None
 
 
 class Session(Struct):
@@ -178,45 +117,6 @@ class KernelUnavailable(Struct):
 
     message: str
     short_message: str
-
-
-# ---------------------------------------------------------------------- decoding
-
-
-def decode(body: bytes, cls: type[T]) -> T:
-    """Return a body as the struct that it must be.
-
-    :raises InvalidBodyError: it is not JSON, or not what it must be
-    """
-    if not body:
-        raise InvalidBodyError("No JSON data provided")
-    try:
-        # Not msgspec's parser: it lets a lone surrogate fail without the name of its field.
-        value = json.loads(body.strip().decode(), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        raise InvalidBodyError("Invalid JSON in body of request") from error
-    if value is None:
-        raise InvalidBodyError("No JSON data provided")
-    try:
-        return msgspec.convert(value, cls)
-    except msgspec.ValidationError as error:
-        raise InvalidBodyError(_explained(error)) from error
-    except UnicodeEncodeError as error:
-        raise InvalidBodyError("body: a name must not contain lone surrogates") from error
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _explained(error: msgspec.ValidationError) -> str:
-    """Return an error with the name of its field in front."""
-    if isinstance(error.__cause__, InvalidBodyError):
-        return str(error.__cause__)
-    reason, _, place = str(error).partition(" - at `$")
-    if "matching regex" in reason:
-        reason = _TEXT_IS
-    return f"{place.strip('.`') or 'body'}: {reason}"
 
 
 # ---------------------------------------------------------------------- description
@@ -295,7 +195,7 @@ def _described(value: Any) -> Any:
         return {key: _described(part) for key, part in value.items()}
     if isinstance(value, list):
         return [_described(part) for part in value]
-    return _TEXT_DESCRIBED if value == _TEXT else value
+    return TEXT_DESCRIBED if value == TEXT else value
 
 
 def _ref(name: str) -> dict[str, Any]:

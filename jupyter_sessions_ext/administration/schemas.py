@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..models import EventAction, SessionState
-from .schemas import Kernel, KernelId, KernelName, Name, NamedDocument, Path, Type, check_path
+from ..wire import TEXT, Kernel, KernelId, KernelName, Name, NamedDocument, Path, Type, check_path
 
-Text = Annotated[str, Meta(max_length=4096, pattern=r"^[^\x00]*$")]
+Text = Annotated[str, Meta(max_length=4096, pattern=TEXT)]
 Seconds = Annotated[float, Meta(ge=0, le=1e10)]
 Limit = Annotated[int, Meta(ge=1, le=1000, description="Items on a page.")]
 Cursor = Annotated[

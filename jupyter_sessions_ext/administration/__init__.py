@@ -1,0 +1,1 @@
+"""What administrators ask for, whether over REST or on the command line."""
