@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from typing import Any
 
@@ -24,6 +24,14 @@ from .reading import Creating, Model, SessionNotFoundError, SessionReader
 
 reason_of_deletion: ContextVar[str] = ContextVar("reason_of_deletion", default="")
 """Why sessions are deleted in this context, where nobody asked for it."""
+
+condition: ContextVar[Callable[[SessionRecord], None] | None] = ContextVar(
+    "condition", default=None
+)
+"""What raises, when it is called, where a session is not to be changed in this context."""
+
+reviving: ContextVar[str] = ContextVar("reviving", default="")
+"""Which of a path's dormant sessions is to be revived in this context."""
 
 introduced: ContextVar[str] = ContextVar("introduced", default="")
 """The session that is there already, which a subclass is asked in this context to create."""
@@ -124,7 +132,15 @@ class SessionChanger(SessionReader):
                 if record.kernel_id not in self.kernel_manager
             ),
         ]
-        return next((c for c in candidates if c.session_id not in self._creating), None)
+        wanted = reviving.get()
+        return next(
+            (
+                c
+                for c in candidates
+                if c.session_id not in self._creating and wanted in ("", c.session_id)
+            ),
+            None,
+        )
 
     async def start_kernel_for_session(
         self,
@@ -197,13 +213,22 @@ class SessionChanger(SessionReader):
             return
         self._check_columns(kwargs)
         _check_texts(**kwargs)
-        await self._durably(lambda records: self._updated(records, session_id, kwargs))
+        check = condition.get()
+        await self._durably(lambda records: self._updated(records, session_id, kwargs, check))
         session = self._workspace.registry.sessions.get(session_id)
         if session is not None:
             self._tell_kernel(session)
 
-    def _updated(self, records: Registry, session_id: str, values: Mapping[str, Any]) -> Change:
+    def _updated(
+        self,
+        records: Registry,
+        session_id: str,
+        values: Mapping[str, Any],
+        check: Callable[[SessionRecord], None] | None,
+    ) -> Change:
         session = _live(records, session_id)
+        if check is not None:
+            check(session)
         if session_id in self._replaced and "kernel_id" in values:
             # Not what it was when the change was asked for: it may have been revived meanwhile.
             self._replaced[session_id] = str(session.kernel_id)
@@ -253,6 +278,41 @@ class SessionChanger(SessionReader):
                         raise
         finally:
             self._pending_sessions.remove(pending)
+
+    # ------------------------------------------------------------------ without a kernel
+
+    async def change_dormant(self, session_id: str, values: Mapping[str, Any]) -> None:
+        """Change columns of a dormant session, but not its kernel.
+
+        :raises tornado.web.HTTPError: 404, there is none; 503, it cannot be stored
+        """
+        check = condition.get()
+
+        def build(records: Registry) -> Change:
+            session = records.sessions.get(session_id)
+            if session is None:
+                raise SessionNotFoundError(session_id=session_id)
+            if check is not None:
+                check(session)
+            return changes.updated(records, session, values, reviving=self._creating)
+
+        await self._durably(build)
+
+    async def forget_sessions(self, session_ids: Iterable[str]) -> set[str]:
+        """Delete sessions, in one transaction, and let their kernels run on.
+
+        :returns: the ids of those that were there
+        :raises tornado.web.HTTPError: 503, it cannot be stored; nothing was changed
+        """
+        wanted = dict.fromkeys(session_ids)
+        found: list[SessionRecord] = []
+
+        def build(records: Registry) -> Change:
+            found[:] = [records.sessions[i] for i in wanted if i in records.sessions]
+            return changes.forgotten(found, "")
+
+        await self._durably(build)
+        return {session.session_id for session in found}
 
     # ------------------------------------------------------------------ how it is done
 

@@ -21,7 +21,7 @@ from ..kernels.activity import ActivityMixin
 from ..models import SYSTEM, Change, SessionRecord
 from ..registry import Registry
 from . import changes
-from .changing import SessionChanger, introduced, reason_of_deletion
+from .changing import SessionChanger, introduced, reason_of_deletion, reviving
 from .documents import CONTENTS_EVENTS, is_at, moved
 from .listing import Listing
 from .reading import Model, SessionNotFoundError
@@ -172,6 +172,39 @@ class SessionManager(SessionChanger):
                 raise
             if session_id in sessions or not known:  # else it was deleted before the class failed
                 await SessionManager.delete_session(self, session_id)
+
+    async def revive_session(self, session_id: str) -> None:
+        """Give a dormant session a new kernel; a live one is left as it is.
+
+        :raises jupyter_client.kernelspec.NoSuchKernel: its kernel is not installed
+        :raises tornado.web.HTTPError: 404, there is no such session; 409, another session of its
+            path is live; 503, it cannot be stored
+        """
+        path = self._path_of(session_id)
+        async with self._turn("path", path):
+            while await self.session_exists(path=path):
+                with contextlib.suppress(SessionNotFoundError):
+                    other = (await self.get_session(path=path))["id"]
+                    if other == session_id:
+                        return
+                    raise web.HTTPError(409, f"{path}: session {other} of this path is live")
+            if self._path_of(session_id) != path:
+                raise web.HTTPError(409, f"Session {session_id} was renamed meanwhile; try again")
+            session = self._workspace.registry.sessions[session_id]
+            name = ModelName(session.name) if session.name is not None else None
+            token = reviving.set(session_id)
+            try:
+                await self.create_session(path=path, name=name, type=session.type)
+            finally:
+                reviving.reset(token)
+
+    def _path_of(self, session_id: str) -> str:
+        session = self._workspace.registry.sessions.get(session_id)
+        if session is None:
+            raise SessionNotFoundError(session_id=session_id)
+        if session.path is None:
+            raise web.HTTPError(409, f"Session {session_id} has no path")
+        return session.path
 
     # ------------------------------------------------------------------ what the server tells it
 
