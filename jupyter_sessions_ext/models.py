@@ -50,6 +50,8 @@ class EventAction(str, Enum):
     """It was deleted, but its kernel could not be shut down: it is there again."""
     EXPIRED = "expired"
     """It was dormant for longer than sessions are kept, and is gone."""
+    IMPORTED = "imported"
+    """It came in, dormant, from an export."""
     ADOPTED = "adopted"
     """A kernel that an earlier server had started is this server's."""
 
@@ -67,6 +69,7 @@ TRANSITIONS: Mapping[EventAction, frozenset[tuple[SessionState | None, SessionSt
     EventAction.DELETED: frozenset({(LIVE, ABSENT), (DORMANT, ABSENT)}),
     EventAction.KEPT: frozenset({(ABSENT, LIVE)}),
     EventAction.EXPIRED: frozenset({(DORMANT, ABSENT)}),
+    EventAction.IMPORTED: frozenset({(ABSENT, DORMANT)}),
 }
 """The legal transitions: what a session's state may be before each, and after it.
 
@@ -186,6 +189,21 @@ class Event:
     user: str = SYSTEM
     """The user's name, as the server's identity provider has it; nobody asked for the rest."""
     time: datetime = field(default_factory=now)
+    event_id: int = field(default=0, compare=False)
+    """Its number in the store that it was read from."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventFilter:
+    """Which events are meant: those that all of it lets through."""
+
+    session_id: str | None = None
+    action: EventAction | None = None
+    user: str | None = None
+    since: datetime | None = None
+    """Not before this time, in UTC."""
+    until: datetime | None = None
+    """Before this time, in UTC."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +239,8 @@ class Change:
     absorbed: tuple[tuple[str, str], ...] = ()
     """Pairs (forgotten session, session that takes over its history)."""
     events: tuple[Event, ...] = ()
+    past: tuple[Event, ...] = ()
+    """Events that come in from another store: they are written as they are, and told to nobody."""
     server: ServerRecord | None = None
     history: HistoryLimits | None = None
     """What of the history is not kept any longer."""
@@ -239,6 +259,7 @@ def merged(changes: Iterable[Change]) -> Change:
     forgotten_kernels: dict[str, None] = {}
     absorbed: list[tuple[str, str]] = []
     events: list[Event] = []
+    past: list[Event] = []
     server: ServerRecord | None = None
     history: HistoryLimits | None = None
     for change in changes:
@@ -262,6 +283,7 @@ def merged(changes: Iterable[Change]) -> Change:
             for e in events
         ]
         events += change.events
+        past += change.past
         server = change.server or server
         history = change.history or history
     return Change(
@@ -272,6 +294,7 @@ def merged(changes: Iterable[Change]) -> Change:
         activity=tuple(activity.values()),
         absorbed=tuple(absorbed),
         events=tuple(events),
+        past=tuple(past),
         server=server,
         history=history,
     )

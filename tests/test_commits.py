@@ -25,6 +25,7 @@ from jupyter_sessions_ext.models import (
     Change,
     Event,
     EventAction,
+    EventFilter,
     HistoryLimits,
     KernelActivity,
     SessionRecord,
@@ -161,7 +162,7 @@ async def test_events_are_emitted_when_they_are_committed_and_name_who_did_it(
     await commits.transact(lambda _: renamed, "ada")
     await commits.transact(lambda _: renamed)
     assert [e.user for e in emitted] == ["ada", SYSTEM]
-    assert await store.events("s") == emitted
+    assert await store.events(EventFilter(session_id="s")) == emitted
     store.close()
 
 
@@ -189,7 +190,7 @@ async def test_a_change_that_no_session_can_make_is_refused(
     with pytest.raises(IllegalTransitionError, match="Session s cannot go from"):
         await commits.transact(lambda _: Change(forgotten_sessions=("s",), events=expired))
     assert commits.registry.sessions == {"s": SESSION}
-    assert await store.events("s") == []
+    assert await store.events(EventFilter(session_id="s")) == []
     store.close()
 
 
@@ -286,8 +287,8 @@ async def test_history_is_kept_for_so_long_and_so_many(tmp_path: Path) -> None:
         await store.commit(Change(events=tuple(events)))
         since = WHEN + timedelta(days=3)
         await store.commit(Change(history=HistoryLimits(since=since, most=None)))
-        assert await store.events("s") == events[3:]
+        assert await store.events(EventFilter(session_id="s")) == events[3:]
         await store.commit(Change(history=HistoryLimits(since=None, most=2)))
-        assert await store.events("s") == events[-2:]
+        assert await store.events(EventFilter(session_id="s")) == events[-2:]
         await store.commit(Change(history=HistoryLimits(since=None, most=None)))
-        assert await store.events("s") == events[-2:]
+        assert await store.events(EventFilter(session_id="s")) == events[-2:]

@@ -12,7 +12,7 @@ from session_managers import FakeKernels, MakesManagers, create, error, rows, st
 from traitlets import Unicode
 from traitlets.config import Configurable
 
-from jupyter_sessions_ext.models import KernelPhase, SessionRecord, SessionState
+from jupyter_sessions_ext.models import EventFilter, KernelPhase, SessionRecord, SessionState
 from jupyter_sessions_ext.sessions.manager import SessionManager
 from jupyter_sessions_ext.workspace import Workspace, new_kernel
 
@@ -33,6 +33,11 @@ def lasting(make_manager: MakesManagers, workspace: Workspace) -> SessionManager
     """Return a manager as the extension composes it, on a workspace in memory."""
     cls = type("LastingSessionManager", (SessionManager,), {"workspace": workspace})
     return make_manager(cls, parent=Server())
+
+
+async def actions(workspace: Workspace, session_id: str) -> list[str]:
+    events = await workspace.store.events(EventFilter(session_id=session_id))
+    return [event.action.value for event in events]
 
 
 @pytest.mark.asyncio
@@ -65,7 +70,7 @@ async def test_a_session_comes_back_under_its_id_with_a_kernel_like_its_last(
     assert await lasting.list_sessions() == [new]
     session = workspace.registry.sessions[new["id"]]
     assert (session.state, session.reason) == (SessionState.LIVE, "")
-    history = [event.action for event in await workspace.store.events(new["id"])]
+    history = await actions(workspace, new["id"])
     assert history == ["created", *(["dormant"] if noted else []), "revived"]
 
 
@@ -91,9 +96,9 @@ async def test_a_session_that_moves_onto_a_dormant_path_absorbs_it_and_its_histo
     await lasting.update_session(model["id"], path="a.ipynb")
     assert list(workspace.registry.sessions) == [model["id"]]
     assert await stored(lasting) == [(model["id"], "a.ipynb", "kernel-1")]
-    history = [event.action for event in await workspace.store.events(model["id"])]
+    history = await actions(workspace, model["id"])
     assert history == ["created", "dormant", "created", "renamed", "absorbed"]
-    assert await workspace.store.events(dormant["id"]) == []
+    assert await actions(workspace, dormant["id"]) == []
 
 
 @pytest.mark.asyncio
@@ -148,4 +153,4 @@ async def test_a_deleted_session_does_not_turn_dormant_when_its_kernel_ends(
     await deleting
     await workspace.settled()
     assert workspace.registry.sessions == {}
-    assert [e.action for e in await workspace.store.events(model["id"])] == ["created", "deleted"]
+    assert await actions(workspace, model["id"]) == ["created", "deleted"]

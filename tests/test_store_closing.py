@@ -16,7 +16,7 @@ from records import EVERYTHING, LATER, SESSION
 from stores import stored
 
 from jupyter_sessions_ext.errors import StoreUnavailableError
-from jupyter_sessions_ext.models import Change
+from jupyter_sessions_ext.models import Change, EventFilter
 from jupyter_sessions_ext.storage.sqlite import MEMORY, SQLiteStore
 
 
@@ -138,7 +138,7 @@ async def test_a_closed_store_refuses(any_store: SQLiteStore) -> None:
     with pytest.raises(StoreUnavailableError, match="closed"):
         await any_store.commit(LATER)
     with pytest.raises(StoreUnavailableError, match="closed"):
-        await any_store.events("s")
+        await any_store.events(EventFilter(session_id="s"))
     with pytest.raises(StoreUnavailableError, match="closed"):
         await any_store.connection()
 

@@ -19,6 +19,7 @@ from stores import MakesStores, fetch, run, stored
 from jupyter_sessions_ext.errors import StoreUnavailableError
 from jupyter_sessions_ext.models import (
     Change,
+    EventFilter,
     KernelActivity,
     KernelPhase,
     KernelRecord,
@@ -35,7 +36,7 @@ from jupyter_sessions_ext.storage.sqlite import MEMORY, SQLiteStore
 async def test_what_is_committed_is_loaded_again_equal(store: SQLiteStore, file: Path) -> None:
     await store.commit(EVERYTHING)
     assert stored(file) == Snapshot(sessions=(SESSION,), kernels=(KERNEL,))
-    assert await store.events("s") == [EVENT]
+    assert await store.events(EventFilter(session_id="s")) == [EVENT]
 
 
 def test_what_is_committed_at_start_is_loaded_again_equal(store: SQLiteStore, file: Path) -> None:
@@ -108,7 +109,7 @@ async def test_what_is_forgotten_is_gone_and_its_history_stays(
     await store.commit(EVERYTHING)
     await store.commit(Change(forgotten_sessions=("s",), forgotten_kernels=("k", "unknown")))
     assert stored(file) == Snapshot()
-    assert await store.events("s") == [EVENT]
+    assert await store.events(EventFilter(session_id="s")) == [EVENT]
     assert await fetch(store, "SELECT count(*) FROM session_detail") == [(0,)]
 
 
@@ -143,10 +144,10 @@ async def test_history_is_told_in_order_and_goes_to_the_session_that_absorbs(
     other = replace(EVENT, session_id="t")
     await any_store.commit(Change(sessions=(SESSION,), events=(*first[:2], other)))
     await any_store.commit(Change(events=(first[2],)))
-    assert await any_store.events("s") == first
+    assert await any_store.events(EventFilter(session_id="s")) == first
     await any_store.commit(Change(forgotten_sessions=("s",), absorbed=(("s", "t"),)))
-    assert await any_store.events("s") == []
-    assert await any_store.events("t") == [
+    assert await any_store.events(EventFilter(session_id="s")) == []
+    assert await any_store.events(EventFilter(session_id="t")) == [
         replace(e, session_id="t") for e in (*first[:2], other, first[2])
     ]
 
@@ -296,7 +297,7 @@ async def test_a_commit_waits_for_a_writer_and_is_refused_when_that_one_stays(
         administrator.execute("BEGIN IMMEDIATE")
         with pytest.raises(StoreUnavailableError, match="locked"):
             await store.commit(EVERYTHING)
-        assert await store.events("s") == []
+        assert await store.events(EventFilter(session_id="s")) == []
         administrator.execute("ROLLBACK")
     await store.commit(EVERYTHING)
     assert stored(file).sessions == (SESSION,)

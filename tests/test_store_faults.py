@@ -21,7 +21,7 @@ from records import EVENT, EVERYTHING, KERNEL, LATER, SESSION
 from stores import MakesStores, digests, fetch, modes, run, stored
 
 from jupyter_sessions_ext.errors import StoreCorruptError, StoreUnavailableError
-from jupyter_sessions_ext.models import Change, Snapshot
+from jupyter_sessions_ext.models import Change, EventFilter, Snapshot
 from jupyter_sessions_ext.storage.sqlite import SQLiteStore
 
 # -------------------------------------------------------------------------- broken files
@@ -187,7 +187,7 @@ async def test_a_full_database_refuses_commits_and_goes_on_reading(
     for _ in range(2):
         with pytest.raises(StoreUnavailableError, match="full"):
             await store.commit(large)
-    assert await store.events("s") == [EVENT]
+    assert await store.events(EventFilter(session_id="s")) == [EVENT]
     await run(store, "PRAGMA max_page_count=1000000")
     await store.commit(large)
     assert stored(file).sessions == (SESSION, *large.sessions)
@@ -228,7 +228,7 @@ async def test_a_full_disk_refuses_commits_and_goes_on_reading(
     for _ in range(2):
         with pytest.raises(StoreUnavailableError, match="full"):
             await store.commit(replace(LATER, events=(replace(EVENT, detail="x" * 10_000),)))
-    assert await store.events("s") == [EVENT]
+    assert await store.events(EventFilter(session_id="s")) == [EVENT]
     filler.unlink()
     await store.commit(LATER)
     assert stored(file).sessions == (SESSION, *LATER.sessions)

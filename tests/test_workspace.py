@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 from unittest.mock import ANY
@@ -17,6 +17,7 @@ from jupyter_sessions_ext.host import identify
 from jupyter_sessions_ext.models import (
     Change,
     Event,
+    EventFilter,
     KernelActivity,
     KernelPhase,
     SessionRecord,
@@ -36,6 +37,7 @@ class HeldStore:
 
     def __init__(self) -> None:
         self.inner = SQLiteStore(MEMORY)
+        self.backend = self.inner.backend
         self.refuses = False
         self.committed: list[Change] = []
         self.before_commit: Callable[[], None] = lambda: None
@@ -63,8 +65,17 @@ class HeldStore:
     async def connection(self) -> Any:
         return await self.inner.connection()
 
-    async def events(self, session_id: str) -> list[Event]:
-        return await self.inner.events(session_id)
+    async def events(self, wanted: EventFilter, **page: Any) -> list[Event]:
+        return await self.inner.events(wanted, **page)
+
+    async def count_events(self, wanted: EventFilter) -> int:
+        return await self.inner.count_events(wanted)
+
+    async def unknown_events(self, events: Sequence[Event]) -> list[Event]:
+        return await self.inner.unknown_events(events)
+
+    async def check(self) -> None:
+        await self.inner.check()
 
     def close(self) -> None:
         self.inner.close()
@@ -279,7 +290,7 @@ async def test_sessions_of_a_kernel_that_is_gone_turn_dormant(held: Workspace) -
     assert held.registry.kernels == {}
     assert held.registry.live() == [elsewhere]
     for session in dormant:
-        [event] = await held.store.events(session.session_id)
+        [event] = await held.store.events(EventFilter(session_id=session.session_id))
         assert (event.action, event.kernel_id, event.detail) == ("dormant", "k", "culled")
 
 

@@ -18,7 +18,7 @@ from workspaces import KERNEL, OTHER, SESSION, Opens, add, messages, place_of, r
 from jupyter_sessions_ext import folder, workspace
 from jupyter_sessions_ext.folder import Place
 from jupyter_sessions_ext.kernels.recovery import recover
-from jupyter_sessions_ext.models import Change, Event, EventAction, Snapshot
+from jupyter_sessions_ext.models import Change, Event, EventAction, EventFilter, Snapshot
 from jupyter_sessions_ext.storage.sqlite import MEMORY, SQLiteStore
 
 # -------------------------------------------------------------------------- the state folder
@@ -172,7 +172,7 @@ async def test_the_history_of_what_is_taken_over_comes_along(
     open_workspace: Opens, left_behind: Place
 ) -> None:
     opened = open_workspace()
-    assert [e.action for e in await opened.store.events("t")] == ["created"]
+    assert [e.action for e in await opened.store.events(EventFilter(session_id="t"))] == ["created"]
 
 
 def test_what_another_server_uses_is_not_taken_over(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -12,8 +12,6 @@ from typing import Any
 from ..models import (
     SYSTEM,
     Change,
-    Event,
-    EventAction,
     KernelPhase,
     KernelRecord,
     ProcessIdentity,
@@ -22,6 +20,7 @@ from ..models import (
     SessionState,
     now,
 )
+from .history import INSERT_EVENT, event_row
 
 Statement = tuple[str, Sequence[Sequence[Any]]]
 
@@ -55,13 +54,7 @@ def statements(change: Change) -> Iterator[Statement]:
                 for a in change.activity
             ],
         ),
-        (
-            _INSERT_EVENT,
-            [
-                (e.time.isoformat(), e.session_id, e.kernel_id, e.action.value, e.detail, e.user)
-                for e in change.events
-            ],
-        ),
+        (INSERT_EVENT, [event_row(e) for e in (*change.past, *change.events)]),
         (_UPSERT_SERVER, [_server_row(change.server)] if change.server else []),
         (
             "DELETE FROM event WHERE time<?",
@@ -94,9 +87,6 @@ _UPSERT_KERNEL = (
     "ON CONFLICT (kernel_id) DO UPDATE SET "
     + ", ".join(f"{c}=excluded.{c}" for c in _KERNEL_COLUMNS.split(", ")[1:])
 )
-_INSERT_EVENT = (
-    "INSERT INTO event (time, session_id, kernel_id, action, detail, user) VALUES (?,?,?,?,?,?)"
-)
 _UPSERT_SERVER = (
     "INSERT OR REPLACE INTO server (server_id, process, hostname, started_at, stopped_at) "
     "VALUES (?,?,?,?,?)"
@@ -108,10 +98,6 @@ SELECT_SESSIONS = (
     "ORDER BY session.rowid"
 )
 SELECT_KERNELS = f"SELECT {_KERNEL_COLUMNS} FROM kernel ORDER BY rowid"
-SELECT_ALL_EVENTS = (
-    "SELECT time, session_id, kernel_id, action, detail, user FROM event ORDER BY event_id"
-)
-SELECT_EVENTS = SELECT_ALL_EVENTS.replace("ORDER", "WHERE session_id=? ORDER")
 FORGET_OLD_SERVERS = (
     "DELETE FROM server WHERE server_id NOT IN "
     "(SELECT server_id FROM server ORDER BY started_at DESC LIMIT 100)"
@@ -158,21 +144,6 @@ def read_kernel(row: Mapping[str, Any]) -> KernelRecord:
         started_at=datetime.fromisoformat(row["started_at"]),
         adoptions=row["adoptions"],
     )
-
-
-def read_events(rows: Iterable[Mapping[str, Any]]) -> list[Event]:
-    """Make events of rows."""
-    return [
-        Event(
-            time=datetime.fromisoformat(row["time"]),
-            session_id=row["session_id"],
-            kernel_id=row["kernel_id"],
-            action=EventAction(row["action"]),
-            detail=row["detail"],
-            user=row["user"],
-        )
-        for row in rows
-    ]
 
 
 def _detail_row(session: SessionRecord) -> tuple[Any, ...]:

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,17 @@ from ..errors import (
     StoreUnavailableError,
     ValueRefusedError,
 )
-from ..models import Change, Event, Snapshot, now
+from ..models import Change, Event, EventFilter, Snapshot, now
+from .history import SELECT_UNKNOWN, count_events, event_row, read_events, select_events
 from .migrations import LATEST, MIGRATIONS, STOCK_AFTER, STOCK_BEFORE, VERSION_TABLE
 from .rows import (
     FORGET_OLD_SERVERS,
-    SELECT_ALL_EVENTS,
-    SELECT_EVENTS,
     SELECT_KERNELS,
     SELECT_SESSIONS,
-    read_events,
     read_kernel,
     read_session,
     statements,
+    to_json,
 )
 
 MEMORY = ":memory:"
@@ -53,6 +52,8 @@ class SQLiteStore:
     :param location: the file's path, or ``":memory:"``
     :param wal: write-ahead log (default) or, as network file systems need, a rollback journal
     """
+
+    backend = "sqlite"
 
     def __init__(self, location: str = MEMORY, *, wal: bool = True) -> None:
         self.location = location
@@ -107,7 +108,7 @@ class SQLiteStore:
         :raises StoreUnavailableError: it cannot be read
         """
         with self._errors(), contextlib.closing(self._connect()) as connection:
-            return tuple(read_events(map(dict, connection.execute(SELECT_ALL_EVENTS))))
+            return tuple(read_events(connection.execute(*select_events(EventFilter()))))
 
     def commit_now(self, change: Change) -> None:
         """Commit on a connection of its own; see :meth:`.store.Store.commit_now`."""
@@ -257,12 +258,46 @@ class SQLiteStore:
                     await connection.execute("ROLLBACK")
                 raise
 
-    async def events(self, session_id: str) -> list[Event]:
-        """Return a session's history; see :meth:`.store.Store.events`."""
+    async def events(
+        self,
+        wanted: EventFilter,
+        *,
+        after: Event | None = None,
+        most: int | None = None,
+        latest_first: bool = False,
+    ) -> list[Event]:
+        """Return a part of the history; see :meth:`.store.Store.events`."""
+        connection = await self.connection()
+        sql = select_events(wanted, after=after, most=most, latest_first=latest_first)
+        with self._errors():
+            return read_events(map(dict, await connection.execute_fetchall(*sql)))
+
+    async def count_events(self, wanted: EventFilter) -> int:
+        """Count events; see :meth:`.store.Store.count_events`."""
         connection = await self.connection()
         with self._errors():
-            rows = await connection.execute_fetchall(SELECT_EVENTS, (session_id,))
-            return read_events(map(dict, rows))
+            [[count]] = await connection.execute_fetchall(*count_events(wanted))
+        return int(count)
+
+    async def unknown_events(self, events: Sequence[Event]) -> list[Event]:
+        """Return those that are not there; see :meth:`.store.Store.unknown_events`."""
+        connection = await self.connection()
+        rows = to_json([event_row(event) for event in events])
+        with self._errors():
+            found = await connection.execute_fetchall(SELECT_UNKNOWN, (rows,))
+        return [events[place] for (place,) in found]
+
+    async def check(self) -> None:
+        """Write something; see :meth:`.store.Store.check`."""
+        if self.location != MEMORY:
+            await asyncio.to_thread(self._check)
+
+    def _check(self) -> None:
+        with self._errors():
+            if not self._state_is_there():
+                raise StoreGoneError(self.location)
+            with contextlib.closing(self._connect()) as connection, _transaction(connection):
+                connection.execute("UPDATE schema_version SET name=name")
 
     def close(self) -> None:
         """Let the worker thread finish its queue and end."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
-from ..models import Change, Event, Snapshot
+from ..models import Change, Event, EventFilter, Snapshot
 
 
 class Store(Protocol):
@@ -13,6 +14,9 @@ class Store(Protocol):
     ``open`` and ``commit_now`` block and are for the start, before requests are served; all else
     is asynchronous and runs off the event loop. The caller commits one change at a time.
     """
+
+    backend: str
+    """What kind of database it is."""
 
     location: str
     """Where it is kept, as told to people."""
@@ -44,10 +48,37 @@ class Store(Protocol):
         :raises StoreUnavailableError: it cannot be opened
         """
 
-    async def events(self, session_id: str) -> list[Event]:
-        """Return a session's history, the oldest first.
+    async def events(
+        self,
+        wanted: EventFilter,
+        *,
+        after: Event | None = None,
+        most: int | None = None,
+        latest_first: bool = False,
+    ) -> list[Event]:
+        """Return a part of the history, by time: the oldest first, or the latest.
+
+        :param after: begin behind this one, of which the time and the number are looked at
+        :param most: so many events at most
+        :raises StoreUnavailableError: it cannot be read
+        """
+
+    async def count_events(self, wanted: EventFilter) -> int:
+        """Count the events that are meant.
 
         :raises StoreUnavailableError: it cannot be read
+        """
+
+    async def unknown_events(self, events: Sequence[Event]) -> list[Event]:
+        """Return those of the events, from another store, that are not in this one.
+
+        :raises StoreUnavailableError: it cannot be read
+        """
+
+    async def check(self) -> None:
+        """Find out whether a change could be made durable, without making one.
+
+        :raises StoreUnavailableError: it could not
         """
 
     def close(self) -> None:
