@@ -73,6 +73,8 @@ class Workspace(Commits):
         """Its state folder; ``None`` when nothing is kept."""
         self.keeps_kernels = False
         """Whether kernel processes outlive this server."""
+        self.refused = ""
+        """Why nothing is kept although it should be; changes are made all the same."""
         self.lost: set[str] = set()
         """Keys of places whose records are lost, so that kernels without a record may run."""
         self.closing = False
@@ -216,6 +218,7 @@ class Workspace(Commits):
                 "with the server; those kept before are left as they are.",
                 error,
             )
+            self.refused = f"nothing is kept in this run: {error}"
             self._keep_nothing()
         except OSError as error:
             reason = error.reason if isinstance(error, StoreUnavailableError) else str(error)

@@ -8,7 +8,18 @@ from typing import Annotated, Any, Literal
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from ..models import EventAction, SessionState
-from ..wire import TEXT, Kernel, KernelId, KernelName, Name, NamedDocument, Path, Type, check_path
+from ..wire import (
+    TEXT,
+    InvalidBodyError,
+    Kernel,
+    KernelId,
+    KernelName,
+    Name,
+    NamedDocument,
+    Path,
+    Type,
+    check_path,
+)
 
 Text = Annotated[str, Meta(max_length=4096, pattern=TEXT)]
 Seconds = Annotated[float, Meta(ge=0, le=1e10)]
@@ -40,6 +51,17 @@ class Filter(Struct, forbid_unknown_fields=True, kw_only=True):
     idle_longer_than: Annotated[
         Seconds | None, Meta(description="Seconds since the last activity, at least.")
     ] = None
+
+    def lets_all_through(self) -> bool:
+        """Tell whether there is no session that it could keep back."""
+        return (
+            self.state is None
+            and self.type is None
+            and self.kernel_name is None
+            and not self.q
+            and not self.idle_longer_than
+            and (self.path is None or (self.path != "" and not self.path.strip("*")))
+        )
 
 
 class SessionsQuery(Filter, kw_only=True):
@@ -93,8 +115,12 @@ class NoQuery(Struct, forbid_unknown_fields=True, kw_only=True):
 class KernelChange(Struct, forbid_unknown_fields=True, kw_only=True):
     """The kernel to be given to a session: one that runs, or a new one of this name."""
 
-    id: KernelId | None = None
-    name: KernelName | None = None
+    id: KernelId | UnsetType = UNSET
+    name: KernelName | UnsetType = UNSET
+
+    def __post_init__(self) -> None:
+        if (self.id is UNSET) is (self.name is UNSET) or "" in (self.id, self.name):
+            raise InvalidBodyError("kernel: needs either an id or a name")
 
 
 class SessionChange(Struct, forbid_unknown_fields=True, kw_only=True):
@@ -108,6 +134,22 @@ class SessionChange(Struct, forbid_unknown_fields=True, kw_only=True):
     def __post_init__(self) -> None:
         check_path(self.path)
 
+    @property
+    def kernel_id(self) -> str | None:
+        """The running kernel that it is to have."""
+        return (self.kernel and self.kernel.id) or None
+
+    @property
+    def kernel_name(self) -> str | None:
+        """The kernelspec of the new kernel that it is to have."""
+        return (self.kernel and self.kernel.name) or None
+
+    def columns(self) -> dict[str, str | None]:
+        """Return the columns that are to be changed."""
+        columns = {"path": self.path, "name": self.name, "type": self.type}
+        values = {k: v for k, v in columns.items() if not isinstance(v, UnsetType)}
+        return values if self.kernel_id is None else {**values, "kernel_id": self.kernel_id}
+
 
 class BulkAction(Struct, forbid_unknown_fields=True, kw_only=True):
     """One action on many sessions: on these ids, or on all that a filter lets through."""
@@ -117,6 +159,13 @@ class BulkAction(Struct, forbid_unknown_fields=True, kw_only=True):
     filter: Filter | UnsetType = UNSET
     all: bool = False
     dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        if self.ids is not UNSET and (self.filter is not UNSET or self.all):
+            raise InvalidBodyError("ids: goes neither with a filter nor with all")
+        chosen = Filter() if self.filter is UNSET else self.filter
+        if self.ids is UNSET and not self.all and chosen.lets_all_through():
+            raise InvalidBodyError("all: must be true where every session is meant")
 
 
 class Attachment(Struct, forbid_unknown_fields=True, kw_only=True):

@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from tornado.ioloop import PeriodicCallback
 
 from ..workspace import Workspace
+from .secrets import masked
 
 LOG_LIMIT = 1 << 20
 """Bytes; a longer log keeps its last half."""
@@ -19,6 +21,7 @@ LOG_RETENTION = 7 * 24 * 3600
 """Seconds for which the log of a kernel that is gone is kept."""
 
 _INTERVAL = 60.0
+_MARGIN = 64 << 10
 
 
 class LogKeeper:
@@ -75,3 +78,22 @@ def _shorten(log: Path) -> None:
         file.truncate(0)
     with open(log, "ab") as file:
         file.write(b"[... earlier output was dropped ...]\n" + tail.partition(b"\n")[2])
+
+
+def read_end(log: Path, size: int, secrets: Iterable[str]) -> str:
+    """Return the end of a log, of so many bytes at most, from the beginning of a line.
+
+    :param secrets: what is masked in it
+    :raises OSError: it cannot be read
+    """
+    with open(log, "rb") as file:
+        length = file.seek(0, os.SEEK_END)
+        # More than is asked for: a secret must not be cut in two before it is found.
+        file.seek(max(length - size - _MARGIN, 0))
+        text = masked(file.read().decode(errors="replace"), secrets).encode()
+    if len(text) <= size:
+        return text.decode()
+    end = text[-size:]
+    is_at_start = text[-size - 1 : -size] == b"\n"
+    _, found, rest = end.partition(b"\n")
+    return (end if is_at_start or not found else rest).decode(errors="replace")

@@ -298,9 +298,12 @@ class SessionChanger(SessionReader):
 
         await self._durably(build)
 
-    async def forget_sessions(self, session_ids: Iterable[str]) -> set[str]:
+    async def forget_sessions(
+        self, session_ids: Iterable[str], *, only_dormant: bool = False
+    ) -> set[str]:
         """Delete sessions, in one transaction, and let their kernels run on.
 
+        :param only_dormant: leave those alone that have a kernel
         :returns: the ids of those that were there
         :raises tornado.web.HTTPError: 503, it cannot be stored; nothing was changed
         """
@@ -308,11 +311,19 @@ class SessionChanger(SessionReader):
         found: list[SessionRecord] = []
 
         def build(records: Registry) -> Change:
-            found[:] = [records.sessions[i] for i in wanted if i in records.sessions]
+            found[:] = [
+                session
+                for session_id in wanted
+                if (session := records.sessions.get(session_id)) is not None
+                and not (only_dormant and self._has_kernel(session))
+            ]
             return changes.forgotten(found, "")
 
         await self._durably(build)
         return {session.session_id for session in found}
+
+    def _has_kernel(self, session: SessionRecord) -> bool:
+        return session.state is SessionState.LIVE and session.kernel_id in self.kernel_manager
 
     # ------------------------------------------------------------------ how it is done
 
