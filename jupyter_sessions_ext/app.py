@@ -17,7 +17,7 @@ from tornado.ioloop import IOLoop
 from traitlets import CaselessStrEnum, Integer, Unicode, default
 from traitlets.utils.importstring import import_item
 
-from .api import core
+from .api import admin, core
 from .events import Emitter
 from .folder import STATE_DIR
 from .kernels.manager import DurableMappingMixin
@@ -132,6 +132,10 @@ class SessionsApp(ExtensionApp):
         manager = self._server.session_manager
         if isinstance(manager, SessionManager):
             self.handlers.extend(core.handlers)
+            administration = admin.Administration.of(
+                self._workspace, manager, self._server.root_dir, self._server.base_url
+            )
+            self.handlers.extend((*route, {"admin": administration}) for route in admin.handlers)
             manager.follow_documents(self._bus)
             manager.start_upkeep()
             # When the loop runs, every extension is there that a user's class may need.

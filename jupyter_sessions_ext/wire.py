@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 from datetime import datetime
 from typing import Annotated, TypeVar
 
@@ -98,7 +99,7 @@ def decode(body: bytes, cls: type[T]) -> T:
     try:
         return msgspec.convert(value, cls)
     except msgspec.ValidationError as error:
-        raise InvalidBodyError(_explained(error)) from error
+        raise InvalidBodyError(explained(error)) from error
     except UnicodeEncodeError as error:
         raise InvalidBodyError("body: a name must not contain lone surrogates") from error
 
@@ -107,11 +108,15 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _explained(error: msgspec.ValidationError) -> str:
+def explained(error: msgspec.ValidationError) -> str:
     """Return an error with the name of its field in front."""
     if isinstance(error.__cause__, InvalidBodyError):
         return str(error.__cause__)
     reason, _, place = str(error).partition(" - at `$")
     if "matching regex" in reason:
         reason = _TEXT_IS
-    return f"{place.strip('.`') or 'body'}: {reason}"
+    field = place.strip(".`")
+    unknown = re.search("unknown field `(.*)`", reason)
+    if unknown is not None:
+        return f"{field}.{unknown[1]}: unknown".lstrip(".")
+    return f"{field or 'body'}: {reason}"

@@ -16,7 +16,7 @@ from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks
 from servers import Home, Server, kernel_processes, wait_until
 
-from jupyter_sessions_ext.api.schemas import openapi
+from jupyter_sessions_ext.api.documents import core_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +45,7 @@ RAW: Final = {("POST", ROOT): 0.12, ("PATCH", ONE): 0.11}
 
 def document() -> dict[str, Any]:
     """Return our document; many of the kernels that it has clients ask for can be had."""
-    made = openapi("/")
+    made = core_document("/")
     name = made["components"]["schemas"]["KernelChoice"]["properties"]["name"]
     name["anyOf"].append({"const": "minimal"})
     del made["security"]  # else many examples try tokens, and nothing else

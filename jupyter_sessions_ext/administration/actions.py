@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import http
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -96,17 +96,19 @@ class Actions:
         except Exception as error:
             raise KernelStartError(session.kernel_name or "", str(error)) from error
 
-    async def change(self, session_id: str, change: SessionChange, expected: str | None) -> None:
+    async def change(
+        self, session_id: str, change: SessionChange, expected: Collection[str] | None
+    ) -> None:
         """Change what a session says, and its kernel.
 
-        :param expected: the version that it must have, see :func:`.items.version_of`
+        :param expected: the versions of which it must have one, see :func:`.items.version_of`
         :raises tornado.web.HTTPError: 404, there is no such session; 412, it has another version;
             409, it is dormant and cannot be given a kernel; 400, the kernel cannot be had; 503, it
             cannot be stored; nothing was changed
         """
 
         def check(session: SessionRecord) -> None:
-            if expected is not None and version_of(session) != expected:
+            if expected is not None and version_of(session) not in expected:
                 raise web.HTTPError(
                     412, f"Session {session_id} has changed meanwhile: read it again, then decide"
                 )

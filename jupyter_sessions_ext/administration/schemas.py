@@ -167,6 +167,18 @@ class BulkAction(Struct, forbid_unknown_fields=True, kw_only=True):
         if self.ids is UNSET and not self.all and chosen.lets_all_through():
             raise InvalidBodyError("all: must be true where every session is meant")
 
+    def answered(self, results: list[ActionResult]) -> ActionResults:
+        """Return the answer."""
+        succeeded = sum(result.status < 300 for result in results)
+        return ActionResults(
+            action=self.action,
+            dry_run=self.dry_run,
+            total=len(results),
+            succeeded=succeeded,
+            failed=len(results) - succeeded,
+            results=results,
+        )
+
 
 class Attachment(Struct, forbid_unknown_fields=True, kw_only=True):
     """The session that a kernel is to have."""

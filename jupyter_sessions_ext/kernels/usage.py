@@ -52,6 +52,8 @@ class UsageMeter:
         self.latest: Mapping[str, Usage] = {}
         """What was measured last, by kernel id."""
         self._at = float("-inf")
+        self._of: Mapping[str, ProcessIdentity] = {}
+        """The kernels that were measured last, or were to be."""
         self._measured: Mapping[str, _Measured] = {}
         self._measuring: asyncio.Future[None] | None = None
         self._tasks = Tasks()
@@ -61,16 +63,29 @@ class UsageMeter:
 
         Who asks soon after another gets what was measured for that one, and does not wait.
         """
+        if not kernels:
+            return {}
+        if self._measuring is not None and not self._covers(kernels):
+            await asyncio.shield(self._measuring)  # one measurement at a time
         age = time.monotonic() - self._at
-        if age > FRESH_SECONDS:
-            if self._measuring is None or self._measuring.done():
-                self._measuring = self._tasks.spawn(self._measure(dict(kernels)))
-            if age > STALE_SECONDS:
+        is_known = self._covers(kernels)
+        if age > FRESH_SECONDS or not is_known:
+            if self._measuring is None:
+                is_first = age > STALE_SECONDS or not is_known
+                self._measuring = self._tasks.spawn(self._measure(dict(kernels), is_first))
+                self._measuring.add_done_callback(self._done)
+            if age > STALE_SECONDS or not is_known:
                 await asyncio.shield(self._measuring)
         return self.latest
 
-    async def _measure(self, kernels: dict[str, ProcessIdentity]) -> None:
-        is_first = time.monotonic() - self._at > STALE_SECONDS
+    def _covers(self, kernels: Mapping[str, ProcessIdentity]) -> bool:
+        return kernels.items() <= self._of.items()
+
+    def _done(self, _: object) -> None:
+        self._measuring = None
+
+    async def _measure(self, kernels: dict[str, ProcessIdentity], is_first: bool) -> None:
+        self._of = kernels
         if is_first:
             self._at, self._measured = await asyncio.to_thread(_measure, kernels)
             await asyncio.sleep(_FIRST_SECONDS)
