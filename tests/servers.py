@@ -247,7 +247,7 @@ class Server:
             # A session of its own: a Ctrl-C at pytest is for pytest, which then ends the server.
             self._process = subprocess.Popen(
                 [*command, *self.args],
-                env={**self.home.environment(self.app), **self.env},
+                env=self._environment(),
                 cwd=self.home.path,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -359,6 +359,12 @@ class Server:
         session_id = session_id or uuid4().hex
         with closing(self.connect(kernel_id, session_id, timeout)) as channels:
             return run_cell(channels, execute_request(code, session_id), deadline)
+
+    def _environment(self) -> dict[str, str]:
+        """Return its variables; what it is to import comes before what the home has for all."""
+        env = {**self.home.environment(self.app), **self.env}
+        paths = [self.env.get("PYTHONPATH"), os.environ.get("PYTHONPATH")]
+        return {**env, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
     @property
     def _http(self) -> httpx.Client:
