@@ -17,6 +17,7 @@ from tornado.ioloop import IOLoop
 from traitlets import CaselessStrEnum, Integer, Unicode, default
 from traitlets.utils.importstring import import_item
 
+from . import metrics
 from .api import admin, core
 from .events import Emitter
 from .folder import STATE_DIR
@@ -124,6 +125,7 @@ class SessionsApp(ExtensionApp):
             retention=self._retention,
         )
         self._workspace.emit = Emitter(self._bus)
+        metrics.follow(self._workspace.reading)
         self._compose("kernel_manager_class", AsyncMappingKernelManager)
         self._compose("session_manager_class", SessionManager)
 

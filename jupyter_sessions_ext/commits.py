@@ -11,6 +11,7 @@ from typing import Any
 
 from jupyter_server.base.call_context import CallContext
 
+from . import metrics
 from .errors import IllegalTransitionError, StoreUnavailableError, ValueRefusedError
 from .models import SYSTEM, TRANSITIONS, Change, Event, Snapshot, merged
 from .registry import Registry
@@ -102,7 +103,8 @@ class Commits:
         together = merged(change for _, change in built)
         try:
             if together:
-                await self.store.commit(together)
+                with metrics.commit():
+                    await self.store.commit(together)
                 self._is_failing = False
         except BaseException as error:
             self._ahead = self.registry.copy()
@@ -137,7 +139,8 @@ class Commits:
     def commit_now(self, change: Change) -> None:
         """Commit a change before the loop runs; one that cannot be kept is shown all the same."""
         try:
-            self.store.commit_now(change)
+            with metrics.commit():
+                self.store.commit_now(change)
         except StoreUnavailableError as error:
             self.report(error)
         self._show(change)

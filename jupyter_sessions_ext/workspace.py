@@ -27,6 +27,7 @@ from .errors import (
 )
 from .folder import STATE_DIR, Lease, Place, describe, discard, places, prepare
 from .host import POSIX, identify, is_on_network, machine_id
+from .metrics import Reading
 from .models import (
     Change,
     Event,
@@ -75,6 +76,8 @@ class Workspace(Commits):
         """Whether kernel processes outlive this server."""
         self.refused = ""
         """Why nothing is kept although it should be; changes are made all the same."""
+        self.adopted: set[str] = set()
+        """Kernels that this server has adopted, whether or not they still run."""
         self.lost: set[str] = set()
         """Keys of places whose records are lost, so that kernels without a record may run."""
         self.closing = False
@@ -197,6 +200,16 @@ class Workspace(Commits):
         default = Path(jupyter_data_dir(), STATE_DIR)
         option = "" if where == default else f" --state-dir {shlex.quote(str(where))}"
         return f"jupyter sessions stop --all{option}"
+
+    def reading(self) -> Reading:
+        """Return what :mod:`.metrics` shows of it."""
+        kernels = (self.registry.kernels.get(kernel_id) for kernel_id in self.adopted)
+        return Reading(
+            sessions=list(self.registry.sessions.values()),
+            # An adopted kernel's id may have been given to a new one.
+            adopted_kernels=sum(kernel is not None and kernel.adoptions > 0 for kernel in kernels),
+            journal_bytes={"store": self.store.journal_bytes},
+        )
 
     # ------------------------------------------------------------------ start and stop
 

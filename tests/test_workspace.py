@@ -39,6 +39,7 @@ class HeldStore:
         self.inner = SQLiteStore(MEMORY)
         self.backend = self.inner.backend
         self.refuses = False
+        self.journal_bytes = 0
         self.committed: list[Change] = []
         self.before_commit: Callable[[], None] = lambda: None
         self.asked = asyncio.Event()

@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 
+from .. import metrics
 from ..errors import AdoptionError, KernelGoneError, StoreUnavailableError
 from ..host import (
     boot_id,
@@ -196,6 +197,7 @@ def _reason(action: End | Forget) -> str:
 # ---------------------------------------------------------------------- observe, apply
 
 
+@metrics.RECOVERY_SECONDS.time()
 def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) -> None:
     """Bring a workspace that was just opened in line with the processes of this host.
 
@@ -221,6 +223,7 @@ def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) 
                 "this server does not use.",
                 action.kernel.kernel_id,
             )
+            metrics.recovered_kernel("left")
         elif isinstance(action, Adopt):
             left = registry.sessions.get(action.session.session_id) if action.session else None
             if left is not None and left.state is SessionState.LIVE:
@@ -231,6 +234,7 @@ def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) 
                 adopt(action.kernel)
             except KernelGoneError as error:
                 workspace.log.warning("%s", error)
+                metrics.recovered_kernel("gone")
                 gone.append(action.kernel)
                 for session in registry.of_kernel(action.kernel.kernel_id):
                     sessions[session.session_id] = session.asleep(KERNEL_ENDED)
@@ -242,7 +246,9 @@ def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) 
                     error,
                     exc_info=not isinstance(error, AdoptionError),
                 )
+                metrics.recovered_kernel("failed")
                 continue
+            metrics.recovered_kernel("adopted")
             kept.append(action.kernel)
             if action.session is not None:
                 sessions[action.session.session_id] = replace(action.session, since=now())
@@ -252,7 +258,11 @@ def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) 
             if isinstance(action, End):
                 with contextlib.suppress(OSError):
                     signal_group(action.process, signal.SIGKILL)
+            metrics.recovered_kernel("ended" if isinstance(action, End) else "gone")
             gone.append(action.kernel)
+    workspace.adopted = {kernel.kernel_id for kernel in kept}
+    for session in sessions.values():
+        metrics.recovered_session(session)
     for kernel in gone:
         with contextlib.suppress(OSError):
             os.unlink(kernel.connection_file)

@@ -14,6 +14,7 @@ from jupyter_server.services.sessions.sessionmanager import (
 )
 from tornado import web
 
+from .. import metrics
 from ..commits import Build, acting_user
 from ..errors import StoreUnavailableError, ValueRefusedError
 from ..kernels.manager import KernelIdTakenError, starting_for
@@ -73,9 +74,8 @@ class SessionChanger(SessionReader):
         self._creating[session_id] = Creating(intent)
         pending = KernelSessionRecord(session_id=session_id)
         self._pending_sessions.update(pending)
-        created: Model = await self._tasks.finish(
-            self._create(intent, pending, kernel_name, kernel_id)
-        )
+        create = metrics.counted("revive" if dormant else "create")(self._create)
+        created: Model = await self._tasks.finish(create(intent, pending, kernel_name, kernel_id))
         return created
 
     async def _create(
@@ -200,6 +200,7 @@ class SessionChanger(SessionReader):
         await self._durably(lambda records: changes.saved(records, session))
         return await self.get_session(session_id=session_id)
 
+    @metrics.counted("change")
     async def update_session(self, session_id: str, **kwargs: Any) -> None:
         """Change columns of a session.
 
@@ -254,6 +255,7 @@ class SessionChanger(SessionReader):
         self._pending_sessions.update(pending)
         await self._tasks.finish(self._delete(session_id, pending))
 
+    @metrics.counted("delete")
     async def _delete(self, session_id: str, pending: KernelSessionRecord) -> None:
         try:
             await self.get_session(session_id=session_id)
@@ -281,6 +283,7 @@ class SessionChanger(SessionReader):
 
     # ------------------------------------------------------------------ without a kernel
 
+    @metrics.counted("change")
     async def change_dormant(self, session_id: str, values: Mapping[str, Any]) -> None:
         """Change columns of a dormant session, but not its kernel.
 
@@ -319,7 +322,8 @@ class SessionChanger(SessionReader):
             ]
             return changes.forgotten(found, "")
 
-        await self._durably(build)
+        with metrics.operation("forget", times=len(wanted)):
+            await self._durably(build)
         return {session.session_id for session in found}
 
     def _has_kernel(self, session: SessionRecord) -> bool:

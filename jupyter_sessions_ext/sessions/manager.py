@@ -16,6 +16,7 @@ from jupyter_server.services.sessions.sessionmanager import KernelName, ModelNam
 from tornado import web
 from tornado.ioloop import PeriodicCallback
 
+from .. import metrics
 from ..errors import KernelStartError, StoreUnavailableError
 from ..kernels.activity import ActivityMixin
 from ..models import SYSTEM, Change, SessionRecord
@@ -131,6 +132,7 @@ class SessionManager(SessionChanger):
             return await self.get_session(session_id=session_id)
         return await self._tasks.finish(self._change_kernel(session_id, values, kernel_name))
 
+    @metrics.counted("change")
     async def _change_kernel(
         self, session_id: str, values: Mapping[str, Any], kernel_name: str | None
     ) -> Model:
@@ -173,6 +175,7 @@ class SessionManager(SessionChanger):
             if session_id in sessions or not known:  # else it was deleted before the class failed
                 await SessionManager.delete_session(self, session_id)
 
+    @metrics.counted("revive")
     async def revive_session(self, session_id: str) -> None:
         """Give a dormant session a new kernel; a live one is left as it is.
 
@@ -219,6 +222,7 @@ class SessionManager(SessionChanger):
         elif data["action"] == "delete":
             await self.document_deleted(data["path"])
 
+    @metrics.counted("follow")
     async def document_renamed(self, source: str, target: str) -> None:
         """Have the sessions of a document, or of those below a folder, follow it.
 

@@ -57,6 +57,7 @@ class SQLiteStore:
 
     def __init__(self, location: str = MEMORY, *, wal: bool = True) -> None:
         self.location = location
+        self.journal_bytes = 0
         self._journal = "WAL" if wal else "DELETE"
         self._opened: aiosqlite.Connection | None = None
         self._with_worker: aiosqlite.Connection | None = None
@@ -236,6 +237,8 @@ class SQLiteStore:
         """Tell whether the path still names the open file (asked in the worker thread)."""
         if self.location == MEMORY:
             return True
+        with contextlib.suppress(OSError):
+            self.journal_bytes = os.stat(f"{self.location}-wal").st_size
         try:
             return os.stat(self.location).st_ino == self._inode
         except OSError:

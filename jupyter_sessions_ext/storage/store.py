@@ -21,6 +21,9 @@ class Store(Protocol):
     location: str
     """Where it is kept, as told to people."""
 
+    journal_bytes: int
+    """The size of its write-ahead log, as the latest commit found it; 0 where it has none."""
+
     def open(self) -> Snapshot:
         """Bring the schema up to date (after a backup) and return what is held.
 
