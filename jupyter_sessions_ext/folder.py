@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import StateRefusedError
-from .host import machine_id
+from .host import locker, machine_id
 
 STATE_DIR = "jupyter_sessions_ext"
 """Name of the folder below Jupyter's data folder."""
 
 _MOST_SIBLINGS = 99
+
+_LOCKED_BY_SQLITE, _LOCKED_BYTES = 0x40000000, 512
+"""The bytes of its file that an exclusive transaction of SQLite locks."""
 
 
 class Lease:
@@ -61,6 +64,27 @@ class Lease:
             connection.close()
             raise FileNotFoundError(path)
         return cls(connection)
+
+    @classmethod
+    def holder(cls, folder: Path) -> int | None:
+        """Return the pid of who has the lease of a folder, or ``None`` when it is free.
+
+        The pid is 0 where it cannot be told. Nothing is taken, so that no server that starts finds
+        the lease taken. Not for a process that holds it: it would lose it.
+
+        :raises OSError: it cannot be told whether it is free
+        """
+        try:
+            with open(folder / "lease", "rb") as file:
+                return locker(file.fileno(), _LOCKED_BY_SQLITE, _LOCKED_BYTES)
+        except FileNotFoundError:
+            return None
+        except NotImplementedError:
+            lease = cls.take(folder)
+        if lease is None:
+            return 0
+        lease.release()
+        return None
 
     def release(self) -> None:
         """Let others have it."""
@@ -128,16 +152,51 @@ def prepare(place: Place) -> None:
     :raises StateRefusedError: it belongs to another user, or others may write to it
     :raises OSError: it cannot be made
     """
-    for folder in (place.folder.parent, place.folder, place.folder / "logs"):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _check(folder, tighten=0o700, refused=stat.S_IWGRP | stat.S_IWOTH)
+    for folder in _folders(place):
+        folder.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
+        _tighten(folder, _FOLDER_MODE, _OTHERS_WRITE)
+    for path, refused in _files(place):
+        _tighten(path, _FILE_MODE, refused)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """What is wrong with a part of a place."""
+
+    path: Path
+    reason: str
+    is_refused: bool
+    """Whether no server uses the place for that; else the next one mends it."""
+
+
+def faults(place: Place) -> Iterator[Fault]:
+    """Yield what is wrong with the parts of a place that are there, and change nothing."""
+    folders = [
+        (path, _FOLDER_MODE, _OTHERS_WRITE)
+        for path in _folders(place)
+        if path.is_dir() or path.is_symlink()
+    ]
+    files = [(path, _FILE_MODE, refused) for path, refused in _files(place)]
+    for path, mode, refused in (*folders, *files):
+        reason = _refusal(path, mode, refused)
+        if reason is not None:
+            yield Fault(path, reason, is_refused=True)
+        elif os.name == "posix" and (found := stat.S_IMODE(path.stat().st_mode)) & ~mode:
+            yield Fault(path, f"others may look into it (mode {found:04o})", is_refused=False)
+
+
+def _folders(place: Place) -> tuple[Path, ...]:
+    return (place.folder.parent, place.folder, place.folder / "logs")
+
+
+def _files(place: Place) -> Iterator[tuple[Path, int]]:
+    """Yield the files of a place's database that are there, with the bits that are refused."""
     database = Path(place.database)
     own = database.parent == place.folder
     for path in (database, *(Path(f"{database}-{part}") for part in ("wal", "shm", "journal"))):
         if path.exists() or path.is_symlink():
             # A file that stock wrote may be group-writable by the umask: it is tightened.
-            refused = stat.S_IWOTH | (stat.S_IWGRP if own else 0)
-            _check(path, tighten=0o600, refused=refused)
+            yield path, stat.S_IWOTH | (stat.S_IWGRP if own else 0)
 
 
 def describe(place: Place) -> None:
@@ -157,20 +216,29 @@ def discard(place: Place) -> None:
     shutil.rmtree(place.folder, ignore_errors=True)
 
 
-def _check(path: Path, *, tighten: int, refused: int) -> None:
+_FOLDER_MODE, _FILE_MODE = 0o700, 0o600
+_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
+
+
+def _tighten(path: Path, mode: int, refused: int) -> None:
     """Refuse what others control; take read access from others where they have it."""
+    reason = _refusal(path, mode, refused)
+    if reason is not None:
+        raise StateRefusedError(str(path), reason)
+    if stat.S_IMODE(path.stat().st_mode) & ~mode:
+        path.chmod(mode)
+
+
+def _refusal(path: Path, mode: int, refused: int) -> str | None:
+    """Return why a path must not be used, if so."""
     status = path.lstat()
     if stat.S_ISLNK(status.st_mode):
-        raise StateRefusedError(str(path), "it is a symbolic link")
+        return "it is a symbolic link"
     if hasattr(os, "geteuid") and status.st_uid != os.geteuid():
-        raise StateRefusedError(
-            str(path), f"it belongs to user {status.st_uid}, the server runs as {os.geteuid()}"
-        )
+        return f"it belongs to user {status.st_uid}, the server runs as {os.geteuid()}"
     if os.name == "posix" and status.st_mode & refused:
-        raise StateRefusedError(
-            str(path),
+        return (
             f"others may write to it (mode {stat.S_IMODE(status.st_mode):04o}); "
-            f"look who did, then: chmod {tighten:04o} '{path}'",
+            f"look who did, then: chmod {mode:04o} '{path}'"
         )
-    if stat.S_IMODE(status.st_mode) & ~tighten:
-        path.chmod(tighten)
+    return None

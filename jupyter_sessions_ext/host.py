@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import platform
+import struct
 import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,11 +20,14 @@ KERNEL_MARK = "JUPYTER_SESSIONS_KERNEL"
 """Environment variable of a durable kernel: ``<workspace key>:<kernel id>``."""
 
 try:
-    import fcntl  # noqa: F401
+    import fcntl
 
     POSIX = True
 except ImportError:  # Windows: no sessions, process groups or signals that kernels could outlive
     POSIX = False
+
+_FLOCK = {"linux": "hhqqi", "darwin": "qqihh"}
+"""How ``struct flock`` is laid out: its members, in the order of each system."""
 
 _PROC = sys.platform == "linux" and os.path.isdir("/proc/self")
 
@@ -113,6 +117,25 @@ def environment(pid: int) -> dict[str, str]:
         return psutil.Process(pid).environ()
     except (psutil.Error, OSError, ValueError):
         return {}
+
+
+def locker(descriptor: int, start: int, length: int) -> int | None:
+    """Return the pid that has a POSIX lock on some bytes of a file; ``None``: nobody has.
+
+    The pid is 0 where it is not of this system's, or of another container.
+
+    :raises NotImplementedError: this system cannot tell
+    """
+    layout = _FLOCK.get(sys.platform)
+    if layout is None:
+        raise NotImplementedError
+    if sys.platform == "darwin":
+        asked = struct.pack(layout, start, length, 0, fcntl.F_WRLCK, os.SEEK_SET)
+        _, _, pid, kind, _ = struct.unpack(layout, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+    else:
+        asked = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+        kind, _, _, _, pid = struct.unpack(layout, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))
+    return None if kind == fcntl.F_UNLCK else max(pid, 0)
 
 
 def find_processes(connection_files: Mapping[str, str]) -> dict[str, int]:

@@ -24,6 +24,7 @@ from jupyter_sessions_ext.folder import (
     Place,
     describe,
     discard,
+    faults,
     known_places,
     places,
     prepare,
@@ -140,6 +141,22 @@ def test_kill_9_of_its_holder_frees_a_lease_although_its_children_live(tmp_path:
         lease.release()
 
 
+def test_the_holder_of_a_lease_is_told_without_taking_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert Lease.holder(tmp_path) is None
+    assert list(tmp_path.iterdir()) == []
+    with another_process(tmp_path) as (_, process):
+        assert Lease.holder(tmp_path) == process.pid
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "platform", "a system without F_GETLK")
+            assert Lease.holder(tmp_path) == 0
+        assert Lease.take(tmp_path) is None
+    assert Lease.holder(tmp_path) is None
+    monkeypatch.setattr(sys, "platform", "a system without F_GETLK")
+    assert Lease.holder(tmp_path) is None
+
+
 @pytest.mark.usefixtures("lease")
 def test_a_lease_is_its_users_alone(tmp_path: Path) -> None:
     assert mode(tmp_path / "lease") == 0o600
@@ -173,7 +190,10 @@ def test_folders_and_files_that_others_can_read_are_closed_to_them(
     folders = [state_dir, place.folder, place.folder / "logs"]
     for path in folders:
         path.chmod(0o755)
+    told = {(fault.path, fault.is_refused) for fault in faults(place)}
+    assert told == {(path, False) for path in (*folders, *files)}
     prepare(place)
+    assert list(faults(place)) == []
     assert {mode(path) for path in folders} == {0o700}
     assert {mode(path) for path in files} == {0o600}
 
@@ -216,6 +236,7 @@ def test_what_others_can_write_is_refused_and_left_as_it_is(
     with pytest.raises(StateRefusedError, match="others may write") as refusal:
         prepare(place)
     assert refusal.value.location == str(part)
+    assert [(fault.path, fault.reason) for fault in faults(place)] == [(part, refusal.value.reason)]
     assert mode(part) == before
 
 
@@ -224,6 +245,7 @@ def test_a_symbolic_link_is_refused(place: Place, part: Path) -> None:
     part.symlink_to(target)
     with pytest.raises(StateRefusedError, match="symbolic link"):
         prepare(place)
+    assert [fault.path for fault in faults(place)] == [part]
 
 
 def test_a_dangling_symbolic_link_is_refused(place: Place) -> None:
