@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import os
 from datetime import timedelta
-from types import FunctionType
-from typing import Any
 
 from jupyter_events import EventLogger
 from jupyter_server.extension.application import ExtensionApp
 from jupyter_server.gateway.gateway_client import GatewayClient
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
-from jupyter_server.services.sessions.sessionmanager import SessionManager as StockSessionManager
 from tornado.ioloop import IOLoop
 from traitlets import CaselessStrEnum, Integer, Unicode, default
-from traitlets.utils.importstring import import_item
 
 from . import metrics
 from .api import admin, core
+from .composition import compose_kernels, compose_sessions, configured_database
 from .events import Emitter
 from .folder import STATE_DIR
 from .kernels.manager import DurableMappingMixin
 from .retention import Retention
 from .sessions.manager import SessionManager
-from .storage.sqlite import MEMORY
 from .workspace import Workspace
 
 DAY = 24 * 3600
@@ -120,7 +116,7 @@ class SessionsApp(ExtensionApp):
         self._workspace = Workspace(
             self.log,
             state_dir=self.state_dir,
-            database=_configured_database(serverapp),
+            database=configured_database(serverapp.config),
             kernels_on_stop=self.kernels_on_stop,
             retention=self._retention,
         )
@@ -157,9 +153,9 @@ class SessionsApp(ExtensionApp):
 
     def _put(self, trait: str, current: type) -> None:
         composed = (
-            _compose_kernels(current, self._workspace)
+            compose_kernels(current, self._workspace)
             if trait == "kernel_manager_class"
-            else _compose_sessions(current, self._workspace)
+            else compose_sessions(current, self._workspace)
         )
         if composed is not current:
             setattr(self._server, trait, composed)
@@ -175,47 +171,3 @@ class SessionsApp(ExtensionApp):
                 "%s is not asynchronous: its kernels end with the server; sessions are kept.",
                 current.__name__,
             )
-
-
-def _compose_kernels(cls: type, workspace: Workspace) -> type:
-    if issubclass(cls, DurableMappingMixin) or not issubclass(cls, AsyncMappingKernelManager):
-        return cls
-    return type(f"Durable{cls.__name__}", (DurableMappingMixin, cls), {"workspace": workspace})
-
-
-def _compose_sessions(cls: type, workspace: Workspace) -> type:
-    if getattr(cls, "workspace", None) is not None or _needs_cursor(cls):
-        return cls
-    # A user's class comes first, for it calls ours through super(); ours alone would bypass it.
-    bases = (cls,) if issubclass(cls, SessionManager) else (cls, SessionManager)
-    return type(cls.__name__, bases, {"workspace": workspace})
-
-
-def _needs_cursor(cls: type) -> bool:
-    """Tell whether a user's class runs SQL on the synchronous cursor, as jupyter_server's does.
-
-    So does jupyter_server_synchronizer's.
-    """
-    if issubclass(cls, SessionManager):
-        return False
-    own = [c for c in cls.__mro__ if issubclass(c, StockSessionManager)]
-    own.remove(StockSessionManager)
-    return any(
-        {"cursor", "_cursor", "connection", "_connection"} & set(function.__code__.co_names)
-        for c in own
-        for function in vars(c).values()
-        if isinstance(function, FunctionType)
-    )
-
-
-def _configured_database(server: Any) -> str | None:
-    """Return ``SessionManager.database_filepath`` where the user has set it for us to use."""
-    cls = server.config.ServerApp.get("session_manager_class", SessionManager)
-    cls = import_item(cls) if isinstance(cls, str) else cls
-    for section in reversed(cls.section_names()):
-        if "database_filepath" in server.config.get(section, {}):
-            path = str(server.config[section]["database_filepath"])
-            # A manager that writes to it itself, on the loop, would stop the loop in the middle of
-            # our transaction, and wait in vain for its end.
-            return None if _needs_cursor(cls) and path != MEMORY else path
-    return None
