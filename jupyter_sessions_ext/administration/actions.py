@@ -13,6 +13,7 @@ from jupyter_client.kernelspec import NoSuchKernel
 from jupyter_core.utils import ensure_async
 from tornado import web
 
+from .. import metrics
 from ..errors import KernelStartError, StoreUnavailableError
 from ..models import SessionRecord, SessionState
 from ..sessions.changing import condition
@@ -61,9 +62,9 @@ class Actions:
         :raises tornado.web.HTTPError: 404, there is no such session; 409, it cannot be done to it
             as it is; 400, its kernel cannot be started; 503, it cannot be stored
         """
-        session = self.find(session_id)
-        self._refuse_dormant(action, session)
-        with _explained():
+        with metrics.operation(action), _explained():
+            session = self.find(session_id)
+            self._refuse_dormant(action, session)
             if action == "delete":
                 await self._delete(session)
             elif action == "forget":
@@ -153,7 +154,9 @@ class Actions:
         ]
         outcomes: dict[str, tuple[int, str]] = {}
         if at_once:
-            gone = await self._sessions.forget_sessions(at_once, only_dormant=action == "delete")
+            with metrics.operation(action, len(at_once)):
+                only_dormant = action == "delete"
+                gone = await self._sessions.forget_sessions(at_once, only_dormant=only_dormant)
             outcomes = dict.fromkeys(gone, _outcome(action))
         gate = asyncio.Semaphore(AT_ONCE)
 
@@ -192,6 +195,7 @@ class Actions:
 
     # ------------------------------------------------------------------ kernels
 
+    @metrics.counted("attach")
     async def attach(self, kernel_id: str, *, path: str, type: str, name: str | None) -> str:
         """Make a session of a kernel that runs, and return its id.
 

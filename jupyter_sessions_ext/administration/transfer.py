@@ -15,6 +15,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta, Struct
 
+from .. import metrics
 from ..commits import Commits
 from ..models import (
     Change,
@@ -218,6 +219,7 @@ class Importer:
         self._commits = commits
         self._turn = asyncio.Lock()
 
+    @metrics.counted("import")
     async def take(self, text: bytes) -> Imported:
         """Take over what is not there yet: dormant sessions, and the history.
 
