@@ -21,6 +21,7 @@ from prometheus_client.registry import Collector
 
 from .errors import KernelStartError, StoreUnavailableError, ValueRefusedError
 from .models import SessionRecord, SessionState
+from .wire import InvalidBodyError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -187,7 +188,11 @@ def result_of(error: BaseException) -> Result:
     if isinstance(status, int):
         return "refused" if status < 500 else "failed"
     names = {cls.__name__ for cls in type(error).__mro__}
-    return "refused" if isinstance(error, ValueRefusedError) or names & _REFUSALS else "failed"
+    return (
+        "refused"
+        if isinstance(error, ValueRefusedError | InvalidBodyError) or names & _REFUSALS
+        else "failed"
+    )
 
 
 # ---------------------------------------------------------------------- commits, recovery
