@@ -27,9 +27,10 @@ def read_cursor(text: str, sort: str, place: type[T]) -> T:
     try:
         padded = text.encode() + b"=" * (-len(text) % 4)
         of, *values = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-        found = msgspec.convert(values, place)
+        if isinstance(of, str) and of != sort:
+            raise InvalidBodyError(f"cursor: goes with sort={of}, not with sort={sort}")
+        return msgspec.convert(values, place)
+    except InvalidBodyError:
+        raise
     except (ArithmeticError, ValueError, TypeError, RecursionError) as error:
         raise InvalidBodyError("cursor: not one that this list has answered") from error
-    if of != sort:
-        raise InvalidBodyError(f"cursor: goes with sort={of}, not with sort={sort}")
-    return found

@@ -133,7 +133,8 @@ class _AdminHandler(APIHandler):
         text = msgspec.json.encode(await self.item(session_id))
         version = version_of(self.admin.actions.find(session_id))
         self._etag = f'"{version}-{digest(text)}"'
-        self.set_header("Etag", self._etag)
+        if self.request.method != "GET":  # of which tornado takes care
+            self.set_etag_header()
         self.finish(text)
 
     def compute_etag(self) -> str | None:
