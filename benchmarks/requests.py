@@ -38,6 +38,7 @@ LIST_TO_FLOOR: Final = 3.0
 GROWTH: Final = 1.3
 ONE_TO_STOCK: Final = 1.0
 ROUND_TO_STOCK: Final = 0.5
+SCRAPE_MILLISECONDS: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,15 +200,25 @@ def _compare_sizes(ours: Subject, large: Subject, rounds: int) -> list[Figure]:
             "large, renamed": lambda: _list_after(large, large.rename),
             "ours, renamed": lambda: _list_after(ours, ours.rename),
             "floor": lambda: large.constant().seconds,
+            "scrape": lambda: large.scrape().seconds,
+            "scrape of fewer": lambda: ours.scrape().seconds,
         },
     )
     many, most = len(ours.sessions), len(large.sessions)
     share = most / many
+    scrape, of_fewer = (median(times[key]) * 1000 for key in ("scrape", "scrape of fewer"))
     name = f"list of {most} / {share:g} lists of {many}"
     return [
         _ratio(name, times, "large", "ours", GROWTH, share=share, beside="floor"),
         _ratio(
             f"{name}, after renames", times, "large, renamed", "ours, renamed", GROWTH, share=share
+        ),
+        Figure(
+            name=f"/metrics with {most} sessions",
+            measured=scrape,
+            target=SCRAPE_MILLISECONDS,
+            unit="ms",
+            detail=f"median of {rounds}; with {many} {of_fewer:.2f} ms",
         ),
     ]
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ROOT: Final = Path(__file__).parents[1]
 SESSIONS: Final = "/api/sessions"
+METRICS: Final = "/metrics"
 OURS: Final = {constant.__name__: True}
 STOCK: Final = {**OURS, "jupyter_sessions_ext": False}
 AT_ONCE: Final = 16
@@ -126,6 +127,10 @@ class Subject:
     def read(self) -> Reply:
         """Read one session, another one each time."""
         return self._wire.exchange(self._wire.request("GET", self._next_session()))
+
+    def scrape(self) -> Reply:
+        """Read the metrics."""
+        return self._wire.exchange(self._wire.request("GET", METRICS))
 
     def rename(self, number: int = 1) -> Renaming:
         """Rename different sessions at once, others each time."""

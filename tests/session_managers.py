@@ -15,8 +15,11 @@ from jupyter_server.services.contents.manager import ContentsManager
 from jupyter_server.services.kernels.kernelmanager import MappingKernelManager
 from jupyter_server.services.sessions.sessionmanager import KernelName
 from tornado import web
+from traitlets import Unicode
+from traitlets.config import Configurable
 
 from jupyter_sessions_ext.sessions.manager import SessionManager
+from jupyter_sessions_ext.workspace import Workspace
 
 PYTHON = KernelName("python")
 LAST_ACTIVITY = datetime(2024, 1, 2, tzinfo=timezone.utc)
@@ -85,6 +88,18 @@ class MakesManagers:
         manager = cls(kernel_manager=self.kernels, contents_manager=ContentsManager(), **traits)
         self.made.append(manager)
         return manager
+
+
+class Server(Configurable):
+    """What a session manager reads of its server."""
+
+    root_dir = Unicode("")
+
+
+def compose(make_manager: MakesManagers, workspace: Workspace) -> SessionManager:
+    """Make a manager as the extension does."""
+    cls = type("LastingSessionManager", (SessionManager,), {"workspace": workspace})
+    return make_manager(cls, parent=Server())
 
 
 async def create(manager: SessionManager, path: str = "a.ipynb", **wanted: Any) -> dict[str, Any]:

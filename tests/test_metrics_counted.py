@@ -18,7 +18,7 @@ from jupyter_client.kernelspec import NoSuchKernel
 from jupyter_client.multikernelmanager import DuplicateKernelError
 from jupyter_server.serverapp import ServerApp
 from scrapes import Scrape, counting, here
-from session_managers import FakeKernels, create, error, refusing
+from session_managers import FakeKernels, MakesManagers, compose, create, error, refusing
 from tornado import web
 from workspaces import KERNEL, LOG, OTHER, SESSION, Opens, add
 
@@ -118,6 +118,25 @@ async def test_a_change_of_the_kernel_is_one_change(manager: SessionManager) -> 
     with counting("operations_total") as grown:
         await manager.change_session(session["id"], {"path": "b.ipynb"}, "python")
     assert grown == {("change", "ok"): 1}
+
+
+@pytest.mark.asyncio
+async def test_what_is_done_to_a_dormant_session_counts_once(
+    make_manager: MakesManagers, kernels: FakeKernels
+) -> None:
+    workspace = Workspace(LOG)
+    manager = compose(make_manager, workspace)
+    session = await create(manager)
+    kernels.die("kernel-0")
+    workspace.kernel_gone("kernel-0", "died")
+    await workspace.settled()
+    with counting("operations_total") as grown:
+        await manager.change_dormant(session["id"], {"path": "b.ipynb"})
+        await manager.revive_session(session["id"])
+    assert grown == {("change", "ok"): 1, ("revive", "ok"): 1}
+    with counting("operations_total") as grown, error(404):
+        await manager.revive_session("none")
+    assert grown == {("revive", "refused"): 1}
 
 
 @pytest.mark.asyncio

@@ -8,19 +8,11 @@ from dataclasses import replace
 
 import pytest
 from jupyter_server.services.sessions.sessionmanager import KernelName
-from session_managers import FakeKernels, MakesManagers, create, error, rows, stored
-from traitlets import Unicode
-from traitlets.config import Configurable
+from session_managers import FakeKernels, MakesManagers, compose, create, error, rows, stored
 
 from jupyter_sessions_ext.models import EventFilter, KernelPhase, SessionRecord, SessionState
 from jupyter_sessions_ext.sessions.manager import SessionManager
 from jupyter_sessions_ext.workspace import Workspace, new_kernel
-
-
-class Server(Configurable):
-    """What a session manager reads of its server."""
-
-    root_dir = Unicode("")
 
 
 @pytest.fixture
@@ -31,8 +23,7 @@ def workspace() -> Workspace:
 @pytest.fixture
 def lasting(make_manager: MakesManagers, workspace: Workspace) -> SessionManager:
     """Return a manager as the extension composes it, on a workspace in memory."""
-    cls = type("LastingSessionManager", (SessionManager,), {"workspace": workspace})
-    return make_manager(cls, parent=Server())
+    return compose(make_manager, workspace)
 
 
 async def actions(workspace: Workspace, session_id: str) -> list[str]:
