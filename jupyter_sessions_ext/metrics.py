@@ -188,11 +188,8 @@ def result_of(error: BaseException) -> Result:
     if isinstance(status, int):
         return "refused" if status < 500 else "failed"
     names = {cls.__name__ for cls in type(error).__mro__}
-    return (
-        "refused"
-        if isinstance(error, ValueRefusedError | InvalidBodyError) or names & _REFUSALS
-        else "failed"
-    )
+    is_refused = isinstance(error, ValueRefusedError | InvalidBodyError) or names & _REFUSALS
+    return "refused" if is_refused else "failed"
 
 
 # ---------------------------------------------------------------------- commits, recovery

@@ -23,6 +23,9 @@ from tornado import web
 from workspaces import KERNEL, LOG, OTHER, SESSION, Opens, add
 
 from jupyter_sessions_ext import metrics
+from jupyter_sessions_ext.administration.actions import Actions
+from jupyter_sessions_ext.administration.schemas import SessionChange
+from jupyter_sessions_ext.administration.transfer import Importer
 from jupyter_sessions_ext.errors import (
     AdoptionError,
     KernelGoneError,
@@ -35,6 +38,7 @@ from jupyter_sessions_ext.kernels.manager import KernelIdTakenError
 from jupyter_sessions_ext.kernels.recovery import recover
 from jupyter_sessions_ext.models import Change, KernelPhase, KernelRecord, SessionState
 from jupyter_sessions_ext.sessions.manager import SessionManager
+from jupyter_sessions_ext.wire import InvalidBodyError
 from jupyter_sessions_ext.workspace import Workspace
 
 # -------------------------------------------------------------------------- operations
@@ -158,6 +162,44 @@ async def test_what_cannot_be_stored_is_unavailable(manager: SessionManager) -> 
                 await manager.delete_session(session["id"])
     assert grown == {("delete", "unavailable"): 1}
     assert failed == {(): 1}
+
+
+@pytest.mark.asyncio
+async def test_what_administrators_do_is_counted_under_its_own_name(
+    make_manager: MakesManagers, kernels: FakeKernels
+) -> None:
+    workspace = Workspace(LOG)
+    manager = compose(make_manager, workspace)
+    actions = Actions(workspace, manager)
+    ids = [(await create(manager, f"{n}.ipynb"))["id"] for n in range(6)]
+    for kernel_id in ("kernel-4", "kernel-5"):
+        kernels.die(kernel_id)
+        workspace.kernel_gone(kernel_id, "died")
+    await workspace.settled()
+    with counting("operations_total") as grown:
+        for action in ("interrupt", "restart", "forget"):
+            with contextlib.suppress(web.HTTPError, AttributeError):  # there is no process
+                await actions.do(action, ids[0])
+        await actions.change(ids[1], SessionChange(path="b.ipynb"), None)
+        with error(412):
+            await actions.change(ids[1], SessionChange(path="c.ipynb"), ["stale"])
+        await actions.do("delete", ids[1])
+        await actions.do_all("forget", [*ids[2:4], "none"])
+        await actions.do_all("delete", ids[4:])
+        await actions.attach("kernel-0", path="c.ipynb", type="notebook", name=None)
+        with pytest.raises(InvalidBodyError):
+            await Importer(workspace).take(b"no such document")
+    assert grown == {
+        ("interrupt", "failed"): 1,
+        ("restart", "failed"): 1,
+        ("forget", "ok"): 3,
+        ("forget", "refused"): 1,
+        ("change", "ok"): 1,
+        ("change", "refused"): 1,
+        ("delete", "ok"): 3,
+        ("attach", "ok"): 1,
+        ("import", "refused"): 1,
+    }
 
 
 # -------------------------------------------------------------------------- recovery

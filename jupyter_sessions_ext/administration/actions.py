@@ -97,6 +97,7 @@ class Actions:
         except Exception as error:
             raise KernelStartError(session.kernel_name or "", str(error)) from error
 
+    @metrics.counted("change")
     async def change(
         self, session_id: str, change: SessionChange, expected: Collection[str] | None
     ) -> None:
