@@ -116,7 +116,8 @@ def explained(error: msgspec.ValidationError) -> str:
     if "matching regex" in reason:
         reason = _TEXT_IS
     field = place.strip(".`")
-    unknown = re.search("unknown field `(.*)`", reason)
-    if unknown is not None:
-        return f"{field}.{unknown[1]}: unknown".lstrip(".")
+    wrong = re.fullmatch("Object (missing required|contains unknown) field `(.*)`", reason)
+    if wrong is not None:
+        what = "unknown" if "unknown" in wrong[1] else "missing"
+        return f"{field}.{wrong[2]}: {what}".lstrip(".")
     return f"{field or 'body'}: {reason}"
