@@ -63,6 +63,8 @@ class SQLiteStore:
         self._with_worker: aiosqlite.Connection | None = None
         """The connection whose thread runs, opened or being opened."""
         self._opening = asyncio.Lock()
+        self.backup: str | None = None
+        """The copy that was made of it before it was migrated, if it was."""
         self._inode: int | None = None
         self._closed = False
 
@@ -93,15 +95,40 @@ class SQLiteStore:
 
         :raises StoreUnavailableError: it cannot be read
         """
+        with self._copy() as copy:
+            return _load(copy)
+
+    def peek_events(self, wanted: EventFilter, *, most: int | None = None) -> list[Event]:
+        """Return a part of the history, the latest first, without changing anything.
+
+        :raises StoreUnavailableError: it cannot be read
+        """
+        with self._copy() as copy:
+            return read_events(copy.execute(*select_events(wanted, most=most, latest_first=True)))
+
+    def peek_version(self) -> int:
+        """Return the schema's version, without changing anything; 0: nothing of ours is there.
+
+        :raises StoreUnavailableError: it cannot be read
+        """
+        with (
+            self._errors(),
+            contextlib.closing(sqlite3.connect(self._uri("ro"), uri=True)) as connection,
+        ):
+            return _version(connection)
+
+    @contextlib.contextmanager
+    def _copy(self) -> Iterator[sqlite3.Connection]:
+        """Copy it to memory, and bring the copy up to date: the file is not ours to migrate."""
         with (
             self._errors(),
             contextlib.closing(sqlite3.connect(self._uri("ro"), uri=True)) as connection,
             contextlib.closing(sqlite3.connect(MEMORY, isolation_level=None)) as copy,
         ):
-            connection.backup(copy)  # it may be of an older version, and is not ours to migrate
+            connection.backup(copy)
             copy.row_factory = sqlite3.Row
             self._migrate(copy)
-            return _load(copy)
+            yield copy
 
     def all_events(self) -> tuple[Event, ...]:
         """Return the whole history, to be taken over by another store.
@@ -187,6 +214,7 @@ class SQLiteStore:
         os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
         with contextlib.closing(sqlite3.connect(path)) as backup:
             connection.backup(backup)
+        self.backup = path
 
     # ------------------------------------------------------------------ afterwards, off the loop
 
