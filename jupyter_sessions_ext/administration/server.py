@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterable
 from datetime import datetime
 
@@ -11,9 +10,7 @@ from tornado import web
 
 from .. import __version__
 from ..errors import StoreUnavailableError
-from ..host import environment
-from ..kernels.logs import read_end
-from ..kernels.secrets import secrets_of
+from ..kernels.logs import end_of_log
 from ..models import SessionRecord, now
 from ..storage.migrations import LATEST
 from ..workspace import Workspace
@@ -67,16 +64,8 @@ async def log_of(
     if place is None or not kernel_id:
         raise web.HTTPError(404, f"No log is kept of session {session.session_id}'s kernel")
     record = workspace.registry.kernels.get(kernel_id)
-
-    def read() -> str:
-        secrets = [*tokens, *secrets_of({}, os.environ)]
-        if record is not None:
-            own = environment(record.process.pid) if record.process else {}
-            secrets += secrets_of(record.connection, own)
-        return read_end(place.log_file(kernel_id), size, secrets)
-
     try:
-        return await asyncio.to_thread(read)
+        return await asyncio.to_thread(end_of_log, place, kernel_id, record, size, tokens)
     except FileNotFoundError as error:
         raise web.HTTPError(
             404, f"There is no log of session {session.session_id}'s kernel any more"

@@ -11,8 +11,11 @@ from pathlib import Path
 
 from tornado.ioloop import PeriodicCallback
 
+from ..folder import Place
+from ..host import environment
+from ..models import KernelRecord
 from ..workspace import Workspace
-from .secrets import masked
+from .secrets import masked, secrets_of
 
 LOG_LIMIT = 1 << 20
 """Bytes; a longer log keeps its last half."""
@@ -78,6 +81,22 @@ def _shorten(log: Path) -> None:
         file.truncate(0)
     with open(log, "ab") as file:
         file.write(b"[... earlier output was dropped ...]\n" + tail.partition(b"\n")[2])
+
+
+def end_of_log(
+    place: Place, kernel_id: str, record: KernelRecord | None, size: int, tokens: Iterable[str] = ()
+) -> str:
+    """Return the end of what a kernel has written, without its secrets and those of this process.
+
+    :param record: the kernel's, if it is still there
+    :param tokens: of the server
+    :raises OSError: it cannot be read
+    """
+    secrets = [*tokens, *secrets_of({}, os.environ)]
+    if record is not None:
+        own = environment(record.process.pid) if record.process else {}
+        secrets += secrets_of(record.connection, own)
+    return read_end(place.log_file(kernel_id), size, secrets)
 
 
 def read_end(log: Path, size: int, secrets: Iterable[str]) -> str:
