@@ -38,8 +38,8 @@ def needs_cursor(cls: type) -> bool:
     """
     if issubclass(cls, SessionManager):
         return False
-    own = [c for c in cls.__mro__ if issubclass(c, StockSessionManager)]
-    own.remove(StockSessionManager)
+    stock = StockSessionManager
+    own = [c for c in cls.__mro__ if issubclass(c, stock) and c is not stock]
     return any(
         {"cursor", "_cursor", "connection", "_connection"} & set(function.__code__.co_names)
         for c in own

@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant
 from servers import Home, Server, kernel_processes, wait_until
 
 from jupyter_sessions_ext import cli
+from jupyter_sessions_ext.cli.stop import POLITE_SECONDS
 from jupyter_sessions_ext.folder import STATE_DIR
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Expected(RuleBasedStateMachine):
                 assert sign not in self.server.log
             began = time.monotonic()
             assert cli.main(["stop", "--all", "--state-dir", str(self._state_dir)]) == cli.OK
-            assert time.monotonic() - began < cli.POLITE_SECONDS, "a kernel was not asked to end"
+            assert time.monotonic() - began < POLITE_SECONDS, "a kernel was not asked to end"
             assert self.home.processes() == []
         finally:
             self.server.close()

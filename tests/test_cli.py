@@ -58,8 +58,8 @@ def test_stop_ends_kept_kernels_and_only_when_no_server_has_them(
     assert "dormant" in run_cli(home, "list").stdout
     unknown = run_cli(home, "stop", "no-such-id", first["id"])
     assert unknown.returncode == 1
-    assert "no-such-id is no kept session or kernel" in unknown.stderr
-    assert f"{first['id']} has no running kernel" in unknown.stderr
+    assert "no-such-id is no session or kernel that is known" in unknown.stderr
+    assert f"{first['id']} (a.ipynb) has no running kernel" in unknown.stderr
     assert run_cli(home, "--state-dir", str(home.path / "missing"), "list").returncode == 2
 
     server.start()
@@ -83,7 +83,7 @@ def test_stop_ends_kernels_whose_records_cannot_be_read(home: Home, server: Serv
     server.kill()
     (state_folder(home) / "sessions.sqlite").write_bytes(b"garbage" * 10_000)
     listed = run_cli(home, "list")
-    assert (listed.returncode, "(no session)" in listed.stdout) == (1, True)
+    assert (listed.returncode, "a.ipynb" in listed.stdout) == (1, True), "its kernel knows it"
     stopped = run_cli(home, "stop", "--all")
     assert (stopped.returncode, "cannot be used" in stopped.stderr) == (1, True)
     assert "Ended 1 kernel(s)." in stopped.stdout

@@ -104,6 +104,10 @@ def test_only_its_store_imports_aiosqlite() -> None:
         ("folder", ["tornado", "aiosqlite", "jupyter_server", "zmq"]),
         ("registry", ["tornado", "aiosqlite", "jupyter_server", "zmq"]),
         ("storage.store", ["tornado", "aiosqlite", "jupyter_server", "zmq"]),
+        (
+            "cli",
+            ["tornado", "aiosqlite", "jupyter_server", "zmq", "psutil", "httpx", "rich", "msgspec"],
+        ),
         ("storage.sqlite", ["tornado", "jupyter_server", "zmq"]),
         ("workspace", ["tornado", "jupyter_server.serverapp", "zmq"]),
     ],

@@ -1,0 +1,1 @@
+"""What ``jupyter sessions check`` looks at."""

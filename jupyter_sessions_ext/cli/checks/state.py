@@ -1,0 +1,204 @@
+"""The state folder: whose it is, what it lies on, and what is in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from ...errors import SchemaTooNewError, SessionsError, StoreCorruptError
+from ...folder import Fault, Lease, Place, faults, known_places, places
+from ...host import find_marked, is_on_network, machine_id
+from ...kernels.recovery import observe
+from ...models import Snapshot
+from ...storage.migrations import LATEST
+from ...workspace import store_of
+from ..servers import Server
+from ..units import size
+from .findings import Finding, ok, problem, warning
+
+_LITTLE, _TOO_LITTLE = 200_000_000, 5_000_000
+"""Bytes that are free on a disk."""
+
+
+def folder(state_dir: Path) -> Iterator[Finding]:
+    """Tell whether the state folder is its user's alone, and can be used."""
+    name, subject = "state-folder", str(state_dir)
+    if not state_dir.exists():
+        parent = next(p for p in state_dir.parents if p.exists())
+        if os.access(parent, os.W_OK | os.X_OK):
+            yield ok(name, f"{state_dir} is not there yet: the first server makes it")
+        else:
+            yield _cannot(name, f"{state_dir} cannot be made: {parent} is not yours to write to")
+        return
+    if not state_dir.is_dir():
+        yield _cannot(name, f"{state_dir} is no folder")
+    elif not os.access(state_dir, os.R_OK | os.W_OK | os.X_OK):
+        yield _cannot(name, f"{state_dir} cannot be written to")
+    else:
+        yield ok(name, f"{state_dir} can be written to", subject=subject)
+
+
+def _cannot(name: str, text: str) -> Finding:
+    return problem(
+        name,
+        f"{text}: no change of a session can be stored",
+        "mend its owner and its modes (chmod 0700), or set SessionsApp.state_dir",
+    )
+
+
+def modes(state_dir: Path) -> Iterator[Finding]:
+    """Tell which parts of the state others may see, or write to."""
+    known = [*known_places(state_dir)] or [next(places(state_dir, "", None))]
+    found = {fault.path: fault for place in known for fault in faults(place)}
+    yield from map(_of_fault, found.values())
+    if not found:
+        yield ok("modes", "what is kept is its user's alone")
+
+
+def _of_fault(fault: Fault) -> Finding:
+    text, subject = f"{fault.path}: {fault.reason}", str(fault.path)
+    if fault.is_refused:
+        advice = "until then servers keep nothing there: mend it, or remove it to begin anew"
+        return problem("modes", text, advice, subject=subject)
+    advice = f"chmod {'0700' if fault.path.is_dir() else '0600'} '{fault.path}'"
+    return warning("modes", text, f"{advice}, as the next server does", subject=subject)
+
+
+def file_systems(state_dir: Path) -> Iterator[Finding]:
+    """Tell what the state lies on."""
+    there = next(p for p in (state_dir, *state_dir.parents) if p.exists())
+    databases = {Path(place.database).parent for place in known_places(state_dir)}
+    seen = set()
+    for path in (there, *sorted(databases)):
+        if path.exists() and (device := path.stat().st_dev) not in seen:
+            seen.add(device)
+            yield _file_system(path)
+            yield _space(path)
+
+
+def _file_system(path: Path) -> Finding:
+    name, subject = "file-system", str(path)
+    if hasattr(os, "statvfs") and os.statvfs(path).f_flag & os.ST_RDONLY:
+        return problem(
+            name,
+            f"{path} is on a read-only file system: changes of sessions are refused",
+            "mount it for writing, or set SessionsApp.state_dir to a folder elsewhere",
+            subject=subject,
+        )
+    if is_on_network(path):
+        return warning(
+            name,
+            f"{path} is on a network file system: changes are slower, and the lease is as good as "
+            "its locks are",
+            "set SessionsApp.state_dir to a folder on a local disk, if that lasts as long",
+            subject=subject,
+        )
+    return ok(name, f"{path} is on a local file system", subject=subject)
+
+
+def _space(path: Path) -> Finding:
+    name, subject = "disk-space", str(path)
+    free = shutil.disk_usage(path).free
+    text = f"{size(free)} are free at {path}"
+    if free >= _LITTLE:
+        return ok(name, text, subject=subject)
+    advice = "free some: when it is full, changes of sessions are refused"
+    return (problem if free < _TOO_LITTLE else warning)(name, text, advice, subject=subject)
+
+
+# ---------------------------------------------------------------------- workspaces
+
+
+def workspaces(state_dir: Path, servers: Iterable[Server]) -> Iterator[Finding]:
+    """Tell of each workspace who has it, whether it can be read, and what of its kernels runs."""
+    answering = {server.key: server for server in servers}
+    known = [*known_places(state_dir)]
+    snapshots: dict[Place, Snapshot | None] = {}
+    for place in known:
+        yield _lease(place, answering)
+        finding, snapshots[place] = _database(place)
+        yield finding
+    for place, snapshot in snapshots.items():
+        if snapshot is not None:
+            yield from _kernels(place, snapshot, snapshots.values())
+
+
+def _lease(place: Place, answering: Mapping[str | None, Server]) -> Finding:
+    name, subject = "lease", str(place.folder)
+    try:
+        holder = Lease.holder(place.folder)
+    except OSError as error:
+        advice = "mend the owner and the modes of its file `lease`"
+        return problem(name, f"{place.root_dir}: {error}", advice, subject=subject)
+    if holder is None:
+        return ok(name, f"{place.root_dir}: no server uses it", subject=subject)
+    server = answering.get(place.key)
+    if server is not None:
+        return ok(name, f"{place.root_dir}: {server.url} has it (pid {holder})", subject=subject)
+    return warning(
+        name,
+        f"{place.root_dir}: pid {holder or 'unknown'} has it, and no server that answers says so",
+        "if it is a server, see what is found of it; another command may be at work: try again",
+        subject=subject,
+    )
+
+
+def _database(place: Place) -> tuple[Finding, Snapshot | None]:
+    name, subject = "database", place.database
+    if not os.path.exists(place.database):
+        text = f"{place.database} is gone: the next server begins a new one"
+        advice = "put it back from a backup, if there is one"
+        return warning(name, text, advice, subject=subject), None
+    store = store_of(place)
+    try:
+        version, snapshot = store.peek_version(), store.peek()
+    except SchemaTooNewError as error:
+        return problem(name, str(error), "upgrade jupyter_sessions_ext", subject=subject), None
+    except StoreCorruptError as error:
+        advice = "start a server: it moves the file aside and keeps the kernels that run"
+        return problem(name, str(error), advice, subject=subject), None
+    except SessionsError as error:
+        return problem(name, str(error), "see above", subject=subject), None
+    text = f"{place.database} has version {version} and {len(snapshot.sessions)} sessions"
+    if version < LATEST:
+        advice = "the next server migrates it; so does `jupyter sessions migrate`"
+        return warning(name, f"{text}; {LATEST} is the latest", advice, subject=subject), snapshot
+    return ok(name, text, subject=subject), snapshot
+
+
+def _kernels(
+    place: Place, snapshot: Snapshot, others: Iterable[Snapshot | None]
+) -> Iterator[Finding]:
+    """Compare what is recorded with what runs."""
+    name = "kernels"
+    running = observe(snapshot.kernels)
+    is_free = Lease.holder(place.folder) is None
+    yield ok(name, f"{place.root_dir}: {len(running)} run", subject=str(place.folder))
+    recorded = {k.kernel_id for other in others if other for k in other.kernels}
+    for kernel_id, pid, _ in find_marked(place.key):
+        if kernel_id not in recorded:
+            yield warning(
+                name,
+                f"kernel {kernel_id} of {place.root_dir} runs (pid {pid}), but is not recorded: "
+                "no server adopts it",
+                f"end it: kill {pid}",
+                subject=kernel_id,
+            )
+    gone = [
+        kernel
+        for kernel in snapshot.kernels
+        if is_free
+        and kernel.kernel_id not in running
+        and kernel.machine == machine_id()
+        and not kernel.is_elsewhere
+    ]
+    if gone:
+        ids = ", ".join(kernel.kernel_id for kernel in gone[:5])
+        yield warning(
+            name,
+            f"{place.root_dir}: {len(gone)} that were kept have ended ({ids})",
+            "nothing: their sessions turn dormant when a server starts; opening them revives them",
+            subject=str(place.folder),
+        )
