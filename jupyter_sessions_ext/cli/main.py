@@ -89,16 +89,16 @@ def _where(options: argparse.Namespace) -> Where:
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of all verbs and options."""
-    common = _common()
     parser = argparse.ArgumentParser(
         prog="jupyter sessions",
         description="Show and steer sessions and kernels, with and without a server.",
         epilog=f"Exit codes: {', '.join(f'{code} {text}' for code, text in CODES.items())}.",
-        parents=[common],
+        parents=[_common()],
     )
     parser.set_defaults(json=False, state_dir=None, root_dir=None, server=None, token=None)
     parser.add_argument("--version", action="version", version=__version__)
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    common = _common()  # not the parser's: what a verb is not given is left as the parser has it
 
     def add(verb: str, text: str) -> argparse.ArgumentParser:
         return verbs.add_parser(verb, parents=[common], help=text, description=text)
