@@ -13,7 +13,6 @@ import pytest
 from jupyter_events import EventLogger
 
 from jupyter_sessions_ext import SessionManager, SessionsApp
-from jupyter_sessions_ext import cli as command_line
 from jupyter_sessions_ext.events import KERNEL_EVENTS, SESSION_EVENTS, Emitter
 from jupyter_sessions_ext.models import TRANSITIONS, Event, EventAction, SessionState
 
@@ -44,21 +43,6 @@ def test_every_documented_option_exists(option: str) -> None:
         for name in cls.class_traits(config=True)
     }
     assert option in known
-
-
-def test_every_verb_and_exit_code_is_documented() -> None:
-    text = subprocess.run(
-        [sys.executable, "-m", "jupyter_sessions_ext.cli", "--help"],
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    verbs = re.search(r"\{([\w,]+)\}", text)
-    assert verbs is not None
-    for verb in verbs[1].split(","):
-        assert f"jupyter sessions {verb}" in README
-    for code in (command_line.OK, command_line.FAILED, command_line.USAGE):
-        assert re.search(rf"\b{code}\b", README.partition("Exit codes:")[2].partition(".")[0])
 
 
 def test_the_commands_of_the_readme_run(home: Home) -> None:

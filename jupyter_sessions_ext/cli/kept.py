@@ -257,12 +257,29 @@ def _process(usage: Usage | None) -> Process | None:
 def places_in(state_dir: Path, problems: list[str]) -> Iterator[Place]:
     """Yield every workspace of this host; what cannot be looked at is added to ``problems``."""
     try:
-        if state_dir.is_dir():
-            next(os.scandir(state_dir), None)
+        folders = os.listdir(state_dir)
+    except FileNotFoundError:
+        return
     except OSError as error:
         problems.append(f"the state folder cannot be read ({error}): mend its owner and its modes")
         return
+    problems += [
+        f"a workspace cannot be read ({reason}): mend its owner and modes"
+        for folder in sorted(folders)
+        if (reason := _unreadable(state_dir / folder / "workspace.json")) is not None
+    ]
     yield from known_places(state_dir)
+
+
+def _unreadable(path: Path) -> OSError | None:
+    """Return why a file that is there cannot be read, if so."""
+    try:
+        with open(path, "rb"):
+            return None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return error
 
 
 def look(place: Place) -> Kept:

@@ -41,6 +41,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.verb == "stop" and bool(options.ids) == options.all:
         parser.error("stop: name sessions or kernels, or --all")
+    if options.verb == "stop" and options.running and not options.all:
+        parser.error("stop: --running goes with --all")
     given = options.state_dir
     if given is not None and not Path(given).is_dir():
         parser.error(f"--state-dir: {given} is not a folder")

@@ -1,0 +1,77 @@
+"""``jupyter sessions`` in a home, in this process, and homes where something is kept."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from unittest import mock
+
+from jupyter_sessions_ext.cli import main
+from jupyter_sessions_ext.folder import Place, describe, places, prepare
+from jupyter_sessions_ext.workspace import store_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from servers import Home
+
+    from jupyter_sessions_ext.models import Change
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command has printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def run(
+    home: Home, *arguments: str | Path, text: bytes = b"", env: Mapping[str, str] | None = None
+) -> Done:
+    """Run a command as a user of the home.
+
+    :param text: what is on the standard input
+    """
+    out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
+    environment = {**home.environment(), **(env or {})}
+    with (
+        mock.patch.dict(os.environ, environment, clear=True),
+        mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(text))),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+    return Done(code, _read(out), _read(err))
+
+
+def _read(stream: io.TextIOWrapper) -> str:
+    assert isinstance(stream.buffer, io.BytesIO)
+    return stream.buffer.getvalue().decode()
+
+
+def keep(home: Home, change: Change, root_dir: Path | None = None) -> Place:
+    """Leave sessions and kernels in a home, as a server does that has ended."""
+    root_dir = root_dir or home.root_dir
+    state_dir = home.data_dir / "jupyter_sessions_ext"
+    place = next(places(state_dir, str(root_dir), None))
+    prepare(place)
+    describe(place)
+    store = store_of(place)
+    store.open()
+    store.commit_now(change)
+    return place
