@@ -6,7 +6,7 @@ import os
 from datetime import timedelta
 
 from jupyter_events import EventLogger
-from jupyter_server.extension.application import ExtensionApp
+from jupyter_server.extension.application import ExtensionApp, ExtensionAppJinjaMixin
 from jupyter_server.gateway.gateway_client import GatewayClient
 from jupyter_server.serverapp import ServerApp
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
@@ -19,6 +19,7 @@ from .composition import compose_kernels, compose_sessions, configured_database
 from .events import Emitter
 from .folder import STATE_DIR
 from .kernels.manager import DurableMappingMixin
+from .page import handler as page
 from .retention import Retention
 from .sessions.manager import SessionManager
 from .workspace import Workspace
@@ -27,10 +28,12 @@ DAY = 24 * 3600
 CENTURY = 36_500 * DAY
 
 
-class SessionsApp(ExtensionApp):
+class SessionsApp(ExtensionAppJinjaMixin, ExtensionApp):
     """Sessions and kernels that survive the server."""
 
     name = "jupyter_sessions_ext"
+    static_paths = [page.STATIC]
+    template_paths = [page.TEMPLATES]
 
     kernels_on_stop = CaselessStrEnum(
         ["keep", "shutdown"],
@@ -129,7 +132,7 @@ class SessionsApp(ExtensionApp):
         """Answer ``/api/sessions`` where the server's session manager is ours."""
         manager = self._server.session_manager
         if isinstance(manager, SessionManager):
-            self.handlers.extend(core.handlers)
+            self.handlers.extend(core.handlers + page.handlers)
             administration = admin.Administration.of(
                 self._workspace, manager, self._server.root_dir, self._server.base_url
             )

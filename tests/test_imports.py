@@ -22,7 +22,7 @@ ROOT = Path(jupyter_sessions_ext.__file__).parent
 
 LAYERS = [
     {"app"},
-    {"api", "cli"},
+    {"api", "cli", "page"},
     {"administration", "composition"},
     {"sessions"},
     {"kernels"},

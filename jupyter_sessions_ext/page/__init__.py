@@ -1,0 +1,1 @@
+"""The page at ``/sessions``: what administrators see and steer in a browser."""

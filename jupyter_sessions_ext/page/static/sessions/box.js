@@ -1,0 +1,51 @@
+// The box that asks, and shows what came of it: one native modal dialog, which traps the focus and
+// gives it back.
+
+import { h } from "./dom.js";
+
+const dialog = document.getElementById("box");
+let locked = false;
+let closed = null;
+
+dialog.addEventListener("cancel", (event) => locked && event.preventDefault());
+dialog.addEventListener("close", () => {
+  closed?.();
+  closed = null;
+  backToList();
+});
+
+/** Put the focus on the list where what had it before is gone. */
+export function backToList() {
+  if (document.activeElement === document.body) document.getElementById("list").focus({ preventScroll: true });
+}
+
+/**
+ * Open the box, or change what it shows. `lock`: it stays until what it shows is done; `onclose`
+ * runs when it is closed while it shows this, `onsubmit` when its form is complete.
+ */
+export function showBox({ heading, content, buttons, lock = false, onclose = null, onsubmit = null }) {
+  locked = lock;
+  closed = onclose;
+  dialog.replaceChildren(
+    h(
+      "form",
+      {
+        method: "dialog",
+        onsubmit: (event) => {
+          event.preventDefault();
+          onsubmit?.();
+        },
+      },
+      h("h2", { id: "box-heading" }, heading),
+      h("div", { class: "box-content" }, content),
+      h("div", { class: "box-buttons" }, buttons),
+    ),
+  );
+  if (!dialog.open) dialog.showModal();
+  (dialog.querySelector("[autofocus]") ?? dialog.querySelector(".box-buttons button"))?.focus();
+}
+
+export function closeBox() {
+  locked = false;
+  dialog.close();
+}

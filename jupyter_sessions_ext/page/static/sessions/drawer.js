@@ -1,0 +1,166 @@
+// The drawer of one session: what is known of it, its history, its log, and what can be done.
+
+import { documentUrl, FRONT_END, readEvents, readLog, readSession, Refused } from "./api.js";
+import { backToList } from "./box.js";
+import { details } from "./details.js";
+import { button, h, icon, iconButton, put } from "./dom.js";
+import { eventElement } from "./history.js";
+import { isLive, nameOf, pathOf, stateOf } from "./session.js";
+import { Tabs } from "./tabs.js";
+import { ACTIONS, explain } from "./words.js";
+
+const TABS = { details: "Details", history: "History", log: "Log" };
+const dialog = document.getElementById("drawer");
+
+/** It shows one session at a time; `act` is told an action and the session. */
+export class Drawer {
+  #session = null;
+  #gone = false;
+  #events = [];
+  #next = null;
+  #head;
+  #tabs;
+
+  constructor(act) {
+    this.act = act;
+    dialog.addEventListener("close", () => {
+      this.#session = null;
+      backToList();
+    });
+    // A click beside the drawer is one on the dialog itself.
+    dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+  }
+
+  open(session) {
+    this.#session = session;
+    this.#gone = false;
+    this.#events = [];
+    this.#tabs = new Tabs(TABS, () => this.refresh());
+    this.#head = {
+      heading: h("h2", { id: "drawer-heading", tabindex: -1 }),
+      where: h("p", { class: "where" }),
+      actions: h("div", { class: "actions", role: "group", "aria-label": "Actions", onclick: (event) => this.#clicked(event) }),
+      problem: h("p", { class: "problem", role: "alert" }),
+    };
+    const close = iconButton("Close", "close", { class: "icon-button close", onclick: () => dialog.close() });
+    const { panels, list } = this.#tabs;
+    panels.history.append(
+      h("ol", { class: "history" }),
+      button("Show older", { hidden: true, onclick: () => this.#readOlder() }),
+    );
+    panels.log.append(h("p", { class: "hint" }), h("pre", { tabindex: 0, "aria-label": "End of the log" }));
+    dialog.replaceChildren(
+      h("div", { class: "inside" }, h("header", {}, Object.values(this.#head), close), list, Object.values(panels)),
+    );
+    this.#show();
+    if (!dialog.open) dialog.showModal();
+    this.#head.heading.focus();
+    this.refresh();
+  }
+
+  close() {
+    dialog.close();
+  }
+
+  /** Read again what is shown, if the drawer is open. */
+  async refresh() {
+    const session = this.#session;
+    if (!session) return;
+    const shown = () => this.#session?.id === session.id;
+    try {
+      const [{ item }, more] = await Promise.all([readSession(session.id), this.#readTab(session.id)]);
+      if (!shown()) return;
+      this.#session = item;
+      this.#gone = false;
+      this.#showTab(more);
+      put(this.#head.problem);
+    } catch (error) {
+      if (!shown() || !(error instanceof Refused)) return;
+      this.#gone = error.status === 404;
+      put(this.#head.problem, icon("warning"), this.#gone ? "This session is gone: it was deleted, or it expired." : explain(error));
+    }
+    this.#show();
+  }
+
+  #readTab(id) {
+    return { details: () => null, history: () => readEvents(id), log: () => this.#readLog(id) }[this.#tabs.chosen]();
+  }
+
+  /** Read the end of the log; there is none of a session that never had a kernel here. */
+  async #readLog(id) {
+    try {
+      return await readLog(id);
+    } catch (error) {
+      if (error.status === 404) return "";
+      throw error;
+    }
+  }
+
+  #showTab(more) {
+    if (this.#tabs.chosen === "history") this.#showHistory(more);
+    if (this.#tabs.chosen === "log") this.#showLog(more);
+  }
+
+  #showHistory({ items, next }) {
+    const oldest = items.at(-1)?.id ?? 0;
+    const older = this.#events.filter(({ id }) => id < oldest);
+    if (!older.length) this.#next = next;
+    this.#events = [...items, ...older];
+    this.#listEvents();
+  }
+
+  #listEvents() {
+    const [list, more] = this.#tabs.panels.history.children;
+    put(list, ...this.#events.map(eventElement));
+    more.hidden = !this.#next;
+  }
+
+  async #readOlder() {
+    const { items, next } = await readEvents(this.#session.id, this.#next);
+    this.#events.push(...items);
+    this.#next = next;
+    this.#listEvents();
+  }
+
+  /** Show the log, and stay at its end if that is where the reader is. */
+  #showLog(text) {
+    const [note, pre] = this.#tabs.panels.log.children;
+    note.textContent = text
+      ? "The end of what the kernel wrote outside of cells. Keys and tokens are masked."
+      : "The kernel has written nothing outside of cells.";
+    pre.hidden = !text;
+    if (pre.textContent === text) return;
+    const atEnd = pre.scrollTop + pre.clientHeight >= pre.scrollHeight - 8;
+    pre.textContent = text;
+    if (atEnd) pre.scrollTop = pre.scrollHeight;
+  }
+
+  #show() {
+    const session = this.#session;
+    const { heading, where, actions } = this.#head;
+    put(heading, nameOf(session));
+    put(where, stateOf(session), h("span", { class: "folder" }, pathOf(session)));
+    put(actions, ...(this.#gone ? [] : buttons(session)));
+    put(this.#tabs.panels.details, details(session));
+  }
+
+  #clicked(event) {
+    const action = event.target.closest("[data-act]")?.dataset.act;
+    if (action) this.act(action, this.#session);
+  }
+}
+
+/** Return what can be done with a session in its state. */
+function buttons(session) {
+  const url = documentUrl(session);
+  const can = ([, { needs }]) => !needs || needs === (isLive(session) ? "live" : "dormant");
+  const act = ([name, { verb, danger, asks }]) =>
+    button(asks ? `${verb}…` : verb, { icon: name, class: danger ? "warning" : null, "data-act": name });
+  const [change, end] = [Object.entries(ACTIONS).filter(can).slice(0, -2), Object.entries(ACTIONS).slice(-2)];
+  return [
+    url && h("a", { class: "button primary", href: url, target: "_blank" }, icon("open"), h("span", {}, `Open in ${FRONT_END}`)),
+    ...change.map(act),
+    button("Rename…", { icon: "rename", "data-act": "rename" }),
+    ...end.map(act),
+  ];
+}
