@@ -21,12 +21,15 @@ export const nameOf = (session) => splitPath(pathOf(session))[1] || pathOf(sessi
 export const isLive = (session) => session.state === "live";
 export const isBusy = (session) => session.kernel?.execution_state === "busy";
 
+// As JupyterLab has it: full while it runs code, else hollow.
+const shapeOf = (session) => (isLive(session) ? (isBusy(session) ? "busy" : "idle") : "dormant");
+
 /** Show the state as a shape and a word, and what the kernel does or why there is none. */
 export function stateOf(session) {
   const live = isLive(session);
   const detail = live ? (session.kernel?.execution_state ?? "") : session.reason;
   return [
-    h("span", { class: "state", "data-state": session.state }, icon(session.state), live ? "Live" : "Dormant"),
+    h("span", { class: "state", "data-state": session.state }, icon(shapeOf(session)), live ? "Live" : "Dormant"),
     detail ? h("span", { class: "detail", "data-execution": detail }, ` ${detail}`) : null,
   ];
 }
