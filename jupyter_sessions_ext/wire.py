@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from datetime import datetime
+from datetime import datetime, timezone
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -62,6 +62,18 @@ def check_path(path: str | UnsetType) -> None:
         inside = posixpath.normpath(path.lstrip("/"))
         if inside == ".." or inside.startswith("../"):
             raise InvalidBodyError("path: must not lead out of the root folder")
+
+
+def in_utc(time: datetime, name: str) -> datetime:
+    """Return a time in the form in which times are kept.
+
+    :param name: of the field
+    :raises InvalidBodyError: there is no such time in UTC
+    """
+    try:
+        return time.astimezone(timezone.utc)
+    except OverflowError as error:
+        raise InvalidBodyError(f"{name}: out of range") from error
 
 
 class Kernel(Struct):

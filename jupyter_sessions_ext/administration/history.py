@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
+from datetime import datetime
 
 from ..models import Event, EventAction, EventFilter
 from ..storage.store import Store
-from ..wire import InvalidBodyError
+from ..wire import InvalidBodyError, in_utc
 from .cursors import read_cursor, write_cursor
 from .schemas import EventItem, EventsPage, EventsQuery
 
@@ -23,8 +23,8 @@ async def events_page(store: Store, query: EventsQuery) -> EventsPage:
         session_id=query.session,
         action=query.action,
         user=query.user,
-        since=_in_utc(query.since),
-        until=_in_utc(query.until),
+        since=in_utc(query.since, "since") if query.since else None,
+        until=in_utc(query.until, "until") if query.until else None,
     )
     after = _read_place(query.cursor) if query.cursor is not None else None
     events = await store.events(wanted, after=after, most=query.limit + 1, latest_first=True)
@@ -45,17 +45,6 @@ async def events_page(store: Store, query: EventsQuery) -> EventsPage:
         next=_write_place(shown[-1]) if len(events) > len(shown) else None,
         total=await store.count_events(wanted),
     )
-
-
-def _in_utc(time: datetime | None) -> datetime | None:
-    """Return a time in the form in which times are kept.
-
-    :raises InvalidBodyError: there is no such time in UTC
-    """
-    try:
-        return time.astimezone(timezone.utc) if time is not None else None
-    except OverflowError as error:
-        raise InvalidBodyError("since, until: out of range") from error
 
 
 def _write_place(event: Event) -> str:

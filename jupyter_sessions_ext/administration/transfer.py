@@ -28,7 +28,7 @@ from ..models import (
 )
 from ..registry import Registry
 from ..storage.store import Store
-from ..wire import InvalidBodyError, KernelId, KernelName, Name, Path, Type
+from ..wire import InvalidBodyError, KernelId, KernelName, Name, Path, Type, in_utc
 from .schemas import Imported, Text
 
 FORMAT = "jupyter_sessions_ext"
@@ -97,7 +97,7 @@ class ExportedSession(Struct, kw_only=True):
             kernel_name=self.kernel_name,
             state=SessionState.DORMANT,
             reason=self.reason or "imported",
-            created_at=self.created_at,
+            created_at=in_utc(self.created_at, "created_at"),
             created_by=self.created_by,
         )
 
@@ -127,7 +127,7 @@ class ExportedEvent(Struct, kw_only=True):
     def event(self) -> Event:
         """Return the event, in this process's form of it."""
         return Event(
-            time=self.time.astimezone(now().tzinfo),
+            time=in_utc(self.time, "time"),
             action=self.action,
             session_id=self.session_id,
             kernel_id=self.kernel_id,
@@ -195,10 +195,13 @@ def read(text: bytes) -> Document:
     for line in lines:
         if line[1].strip():
             told = _decoded(line, Line, decoder)
-            if told.session is not None:
-                sessions.setdefault(told.session.id, told.session.record())
-            if told.event is not None:
-                events.append(told.event.event())
+            try:
+                if told.session is not None:
+                    sessions.setdefault(told.session.id, told.session.record())
+                if told.event is not None:
+                    events.append(told.event.event())
+            except InvalidBodyError as error:
+                raise InvalidBodyError(f"line {line[0]}: {error}") from error
     return Document(tuple(sessions.values()), tuple(events))
 
 
