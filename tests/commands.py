@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import subprocess
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from jupyter_sessions_ext.folder import Place, describe, places, prepare
 from jupyter_sessions_ext.workspace import store_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from servers import Home
@@ -75,3 +76,40 @@ def keep(home: Home, change: Change, root_dir: Path | None = None) -> Place:
     store.open()
     store.commit_now(change)
     return place
+
+
+_HOLD = """
+import sys
+from pathlib import Path
+from jupyter_sessions_ext.folder import Lease
+
+lease = Lease.take(Path(sys.argv[1]))
+print(lease is not None, flush=True)
+sys.stdin.read()
+"""
+
+
+@contextlib.contextmanager
+def held_lease(place: Place) -> Iterator[int]:
+    """Have another process hold the lease, as a server does that cannot be asked; yield its pid."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLD, place.folder],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline().strip() == "True"
+            yield process.pid
+        finally:
+            process.kill()
+            process.communicate()
+
+
+def write_server_file(home: Home, url: str, **values: Any) -> Path:
+    """Tell of a running server as jupyter_server does; its process is this one."""
+    file = home.runtime_dir / f"jpserver-{os.getpid()}.json"
+    told = {"pid": os.getpid(), "url": url, "token": "", "root_dir": str(home.root_dir), **values}
+    file.write_text(json.dumps(told))
+    return file

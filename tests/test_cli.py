@@ -1,105 +1,270 @@
-"""The command line lists and ends what is kept, and nothing says a secret."""
+"""The command line as a whole: what is called wrong, what cannot be read, and what it changes."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import shlex
 import signal
+import socket
 import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clients import new_session, sessions
-from homes import kernel_process, state_folder
-from interpreters import run_python
-from servers import Home, Server, kernel_processes
+import pytest
+from clients import new_session
+from commands import held_lease, keep, run, write_server_file
+from homes import state_folder
+from records import EVERYTHING, KERNEL, SESSION
+from servers import Home, Server
+from stores import digests
+from workspaces import spoil
 
-from jupyter_sessions_ext.host import identify
+from jupyter_sessions_ext.cli import units
+from jupyter_sessions_ext.folder import Lease
+from jupyter_sessions_ext.host import machine_id
+from jupyter_sessions_ext.models import Change, KernelPhase, SessionState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+MODULE = [sys.executable, "-m", "jupyter_sessions_ext.cli"]
 
-def run_cli(home: Home, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = ("-m", "jupyter_sessions_ext.cli", *arguments)
-    return run_python(*command, env=home.environment(), timeout=60)
+# -------------------------------------------------------------------------- calls
 
 
-def test_stop_ends_kept_kernels_and_only_when_no_server_has_them(
-    home: Home, server: Server
+@pytest.mark.parametrize(
+    "call",
+    [
+        "",
+        "nonsense",
+        "list --state asleep",
+        "list --idle-longer-than soon",
+        "list --idle-longer-than -1",
+        "list --idle-longer-than 1e99",
+        "list --sort size",
+        "show",
+        "revive",
+        "stop",
+        "stop --all some-id",
+        "stop --running some-id",
+        "history --action nonsense",
+        "history --since yesterday",
+        "history --limit -1",
+        "log some-id --bytes 0",
+        "log some-id --bytes 1048577",
+        "import",
+        "--state-dir no-such-folder list",
+        "list --state-dir no-such-folder",
+        "list --server localhost",
+        "list --server ftp://127.0.0.1/",
+    ],
+)
+def test_a_wrong_call_is_refused_with_exit_code_2(home: Home, call: str) -> None:
+    done = run(home, *shlex.split(call))
+    assert (done.code, done.out) == (2, "")
+    assert "jupyter sessions" in done.err
+
+
+@pytest.mark.parametrize("verb", ["list", "stop --all", "history", "migrate", "check"])
+def test_where_nothing_is_kept_there_is_nothing_to_do(home: Home, verb: str) -> None:
+    done = run(home, *verb.split())
+    assert (done.code, done.err) == (0, "")
+    as_json = run(home, *verb.split(), "--json")
+    assert as_json.code == 0
+    assert isinstance(as_json.json, list)
+
+
+def test_times_are_told_in_several_ways() -> None:
+    assert [units.duration(t) for t in ("90", "30s", "15m", "2h", "7d", "1.5w")] == [
+        90, 30, 900, 7200, 604800, 907200,
+    ]  # fmt: skip
+    assert units.moment("2026-01-31T12:00Z").isoformat() == "2026-01-31T12:00:00+00:00"
+    assert units.moment("2026-01-31T12:00+02:00").isoformat() == "2026-01-31T10:00:00+00:00"
+    sizes = {0: "0 B", 999: "999 B", 1000: "1.0 kB", 54_321_000: "54 MB", 3.2e9: "3.2 GB"}
+    assert {n: units.size(n) for n in sizes} == sizes
+
+
+# -------------------------------------------------------------------------- the process
+
+
+def test_ctrl_c_ends_it_at_once_and_quietly(home: Home) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as hung:
+        hung.settimeout(30)
+        write_server_file(home, f"http://127.0.0.1:{hung.getsockname()[1]}/")
+        process = subprocess.Popen(
+            [*MODULE, "list"],
+            env=home.environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        connection, _ = hung.accept()
+        process.send_signal(signal.SIGINT)
+        try:
+            out, err = process.communicate(timeout=4)  # it would have waited for 5 seconds
+        finally:
+            process.kill()
+            process.communicate()
+            connection.close()
+    assert (process.returncode, out, err) == (130, b"", b"")
+
+
+def test_a_reader_that_goes_away_is_no_fault(home: Home) -> None:
+    sessions = tuple(replace(SESSION, session_id=f"{'s' * 100}{n}") for n in range(2000))
+    keep(home, Change(sessions=sessions))
+    command = f"{shlex.join([*MODULE, 'list'])} | head -n 1"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        env=home.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert str(home.root_dir) in done.stdout
+
+
+def test_a_name_can_neither_steer_a_terminal_nor_be_unprintable(home: Home) -> None:
+    path = "\x1b[2Jred\nline ⌘.ipynb"
+    keep(home, Change(sessions=(replace(SESSION, path=path),)))
+    for encoding in ("utf-8", "ascii"):
+        done = subprocess.run(
+            [*MODULE, "list"],
+            env={**home.environment(), "PYTHONIOENCODING": encoding},
+            capture_output=True,
+            timeout=60,
+            check=True,
+        )
+        assert rb"\x1b[2Jred\nline" in done.stdout
+        assert len(done.stdout.splitlines()) == 3
+    assert run(home, "list", "--json").json[0]["path"] == path
+
+
+def on_terminal(home: Home, *arguments: str, **environment: str) -> str:
+    """Return what a command prints on a terminal."""
+    ours, theirs = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [*MODULE, *arguments],
+            env={**home.environment(), "COLUMNS": "200", "TERM": "xterm", **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # so it ends on Linux
+            while part := os.read(ours, 65536):
+                said += part
+        assert process.wait(30) == 0, said
+    finally:
+        os.close(ours)
+    return said.decode()
+
+
+def test_a_terminal_gets_short_ids_and_colours(home: Home) -> None:
+    ids = [f"{n}2345678-aaaa-bbbb-cccc-{'d' * 12}" for n in range(2)]
+    keep(home, Change(sessions=tuple(replace(SESSION, session_id=i) for i in ids)))
+    for term, is_coloured in (("xterm", True), ("dumb", False)):
+        said = on_terminal(home, "list", TERM=term)
+        assert ("\x1b[" in said) == is_coloured
+        assert ids[0][:8] in said
+        assert ids[0] not in said
+    assert run(home, "show", ids[0][:8]).code == 0
+    assert "problem(s)" in on_terminal(home, "check")
+
+
+# -------------------------------------------------------------------------- what cannot be read
+
+
+@pytest.mark.parametrize("how", ["newer", "garbage", "open to all", "a link", "a folder"])
+@pytest.mark.parametrize("verb", ["list", "history", "stop --all", "show s"])
+def test_what_cannot_be_read_is_named_and_the_rest_is_shown(
+    home: Home, how: str, verb: str
 ) -> None:
-    first, second = new_session(server, "a.ipynb"), new_session(server, "b.ipynb")
-    sleeper = "import subprocess; subprocess.Popen(['sleep', '1000'])"
-    server.execute(first["kernel"]["id"], sleeper)
-    listed = run_cli(home, "list")
-    assert listed.returncode == 0
-    assert "in use by a server" in listed.stdout
-    assert listed.stdout.count(" live ") == 2
-    refused = run_cli(home, "stop", "--all")
-    assert refused.returncode == 1
-    assert "belong to a running server" in refused.stderr
-    assert len(kernel_processes(home)) == 2
-
-    files = list(home.runtime_dir.glob("kernel-*.json"))
-    keys = [json.loads(file.read_text())["key"].encode() for file in files]
-    server.terminate()
-    assert run_cli(home, "stop").returncode == 2
-    one = run_cli(home, "stop", second["id"])
-    assert (one.returncode, one.stdout.splitlines()[-1]) == (0, "Ended 1 kernel(s).")
-    assert len(kernel_processes(home)) == 1
-    every = run_cli(home, "stop", "--all")
-    assert (every.returncode, every.stdout.splitlines()[-1]) == (0, "Ended 1 kernel(s).")
-    assert kernel_processes(home) == []
-    assert not list(home.runtime_dir.glob("kernel-*.json"))
-    assert not list(state_folder(home).glob("logs/*"))
-    left = [path for path in home.path.rglob("*") if path.is_file()]
-    assert not [path for path in left for key in keys if key in path.read_bytes()]
-    assert "dormant" in run_cli(home, "list").stdout
-    unknown = run_cli(home, "stop", "no-such-id", first["id"])
-    assert unknown.returncode == 1
-    assert "no-such-id is no session or kernel that is known" in unknown.stderr
-    assert f"{first['id']} (a.ipynb) has no running kernel" in unknown.stderr
-    assert run_cli(home, "--state-dir", str(home.path / "missing"), "list").returncode == 2
-
-    server.start()
-    assert sessions(server) == []
-    assert new_session(server, "a.ipynb")["id"] == first["id"]
+    spoilt = keep(home, EVERYTHING, home.path / "spoilt")
+    keep(home, Change(sessions=(replace(SESSION, session_id="sound", path="sound.ipynb"),)))
+    spoil(spoilt, how)
+    done = run(home, *verb.split())
+    assert done.code == 1
+    assert str(spoilt.folder) in done.err
+    if verb == "list":
+        assert "sound.ipynb" in done.out
+        listed = run(home, "list", "--json")
+        ids = {item["id"] for item in listed.json} - ({"s"} if how == "a link" else set())
+        assert (listed.code, ids) == (1, {"sound"}), "the link itself is not followed"
 
 
-def test_stop_ends_a_kernel_that_ignores_everything_but_sigkill(home: Home, server: Server) -> None:
-    kernel_id = new_session(server)["kernel"]["id"]
-    server.execute(kernel_id, "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)")
-    process = kernel_process(home, kernel_id)
-    server.kill()
-    os.kill(process.pid, signal.SIGSTOP)
-    assert run_cli(home, "stop", "--all").returncode == 0
-    assert kernel_processes(home) == []
-    assert identify(process.pid) is None
-
-
-def test_stop_ends_kernels_whose_records_cannot_be_read(home: Home, server: Server) -> None:
-    new_session(server)
-    server.kill()
-    (state_folder(home) / "sessions.sqlite").write_bytes(b"garbage" * 10_000)
-    listed = run_cli(home, "list")
-    assert (listed.returncode, "a.ipynb" in listed.stdout) == (1, True), "its kernel knows it"
-    stopped = run_cli(home, "stop", "--all")
-    assert (stopped.returncode, "cannot be used" in stopped.stderr) == (1, True)
-    assert "Ended 1 kernel(s)." in stopped.stdout
-    assert kernel_processes(home) == []
-
-
-def test_the_command_that_the_log_names_ends_the_kernels(
-    home: Home, server_factory: Callable[..., Server], tmp_path: Path
+@pytest.mark.parametrize("what", ["state folder", "workspace.json"])
+def test_a_state_folder_that_cannot_be_read_is_not_taken_for_an_empty_one(
+    home: Home, what: str
 ) -> None:
-    state = tmp_path / "my state"
-    with server_factory(args=[f"--SessionsApp.state_dir={state}"]) as server:
-        new_session(server)
-        server.terminate()
-        command = shlex.split(server.log.rpartition("To end all that are kept: ")[2].strip())
-        assert run_cli(home, *command[2:]).stdout.splitlines()[-1] == "Ended 1 kernel(s)."
-        assert kernel_processes(home) == []
+    place = keep(home, EVERYTHING)
+    if what == "state folder":
+        place.folder.parent.rename(home.path / "elsewhere")
+        place.folder.parent.touch()
+    else:
+        place.about.unlink()
+        place.about.mkdir()
+    done = run(home, "list")
+    assert (done.code, done.out) == (1, "")
+    assert "cannot be read" in done.err
+
+
+# -------------------------------------------------------------------------- reading
+
+
+def test_reading_changes_nothing_and_takes_no_lease(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = keep(home, EVERYTHING)
+    place.folder.chmod(0o755)
+    before = digests(home.path)
+
+    def taken(folder: Path) -> Any:
+        raise AssertionError("a server that starts now would find it taken")
+
+    monkeypatch.setattr(Lease, "take", taken)
+    for verb in ("list", "show s", "history", "log s", "export", "migrate", "check"):
+        run(home, *verb.split())
+    assert digests(home.path) == before
+    assert place.folder.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_session_whose_kernel_has_ended_is_shown_as_the_next_server_finds_it(home: Home) -> None:
+    live = replace(SESSION, state=SessionState.LIVE, reason="")
+    kernel = replace(KERNEL, machine=machine_id(), phase=KernelPhase.RUNNING, intent=None)
+    place = keep(home, Change(sessions=(live,), kernels=(kernel,)))
+    [item] = run(home, "list", "--json").json
+    assert (item["state"], item["kernel"]) == ("dormant", None)
+    assert item["reason"] == "its kernel ended while no server ran"
+    with held_lease(place) as pid:  # its server has yet to note that
+        [item] = run(home, "list", "--json").json
+        assert item["state"] == "live"
+        assert f"in use by a server, pid {pid}" in run(home, "list").out
+
+
+def test_one_of_several_root_folders_can_be_chosen(home: Home) -> None:
+    roots = [home.path / name for name in ("one", "two")]
+    for root in roots:
+        session = replace(SESSION, session_id=root.name, path="same.ipynb")
+        keep(home, replace(EVERYTHING, sessions=(session,)), root)
+    assert [i["id"] for i in run(home, "list", "--json").json] == ["one", "two"]
+    assert [i["id"] for i in run(home, "list", "--json", "--root-dir", roots[1]).json] == ["two"]
+    unclear = run(home, "show", "same.ipynb")
+    assert (unclear.code, "one" in unclear.err, "two" in unclear.err) == (1, True, True)
+    assert run(home, "show", "same.ipynb", "--root-dir", roots[0]).code == 0
+    assert len(run(home, "history", "--json").json) == 2
+    assert len(run(home, "history", "--json", "--limit", "1").json) == 1
+    assert len(run(home, "migrate", "--json", "--root-dir", roots[0]).json) == 1
+    which = run(home, "export")
+    assert (which.code, str(roots[0]) in which.err) == (2, True)
 
 
 def test_no_key_and_no_environment_value_is_logged_or_answered(
@@ -112,7 +277,7 @@ def test_no_key_and_no_environment_value_is_logged_or_answered(
         server.restart()
         answers = [server.get("/api/sessions").text, server.get("/api/kernels").text]
         server.terminate()
-        said: list[Any] = [server.log, *answers, run_cli(home, "list").stdout]
+        said: list[Any] = [server.log, *answers, run(home, "list").out]
         for text in said:
             assert key not in text
             assert "hunter2" not in text

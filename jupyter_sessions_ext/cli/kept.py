@@ -24,6 +24,7 @@ from ..kernels.recovery import Adopt, Sleep, observe, plan, rebuilt
 from ..kernels.usage import Usage, UsageMeter
 from ..models import (
     Change,
+    Event,
     EventFilter,
     KernelRecord,
     ProcessIdentity,
@@ -158,13 +159,21 @@ class Kept:
                     sessions[action.session.session_id] = action.session
         return list(sessions.values())
 
-    def events(self, wanted: EventFilter, most: int | None) -> list[Item]:
+    def history(self, wanted: EventFilter, most: int | None = None) -> list[Event]:
         """Return a part of the history, the latest first.
 
         :raises SessionsError: it cannot be read
         """
         if not os.path.exists(self.place.database):
             return []
+        unused = self.holder is None
+        return store_of(self.place).peek_events(wanted, most=most, unused=unused)
+
+    def events(self, wanted: EventFilter, most: int | None) -> list[Item]:
+        """Return a part of the history as items, the latest first.
+
+        :raises SessionsError: it cannot be read
+        """
         return [
             msgspec.to_builtins(
                 EventItem(
@@ -177,7 +186,7 @@ class Kept:
                     user=event.user,
                 )
             )
-            for event in store_of(self.place).peek_events(wanted, most=most)
+            for event in self.history(wanted, most)
         ]
 
     def log(self, item: Item, size: int) -> str:
@@ -295,7 +304,7 @@ def look(place: Place) -> Kept:
     snapshot, problem = Snapshot(), None
     if os.path.exists(place.database):
         try:
-            snapshot = store_of(place).peek()
+            snapshot = store_of(place).peek(unused=holder is None)
         except SessionsError as error:
             # Its kernels are found all the same, by the mark that they carry.
             snapshot, problem = Snapshot(kernels=tuple(rebuilt(place.key))), error

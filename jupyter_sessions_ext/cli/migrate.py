@@ -67,7 +67,7 @@ def _migrate(place: Place, result: Result) -> None:
         )
     holder = Lease.holder(place.folder) if place.folder.is_dir() else None
     store = store_of(place)
-    result["from"] = store.peek_version()
+    result["from"] = store.peek_version(unused=holder is None)
     if result["from"] > LATEST:
         raise SchemaTooNewError(place.database, result["from"], LATEST)
     if result["from"] == LATEST:

@@ -97,7 +97,7 @@ def _parts(source: Source) -> Iterator[bytes]:
     registry = Registry()
     registry.apply(Change(sessions=source.snapshot.sessions))
     try:
-        history = _History(store_of(source.place).peek_events(EventFilter())[::-1])
+        history = _History(source.history(EventFilter())[::-1])
     except SessionsError as error:
         raise CommandError(str(error)) from error
     yield from _each(transfer.export(registry, cast("Store", history)))

@@ -90,39 +90,41 @@ class SQLiteStore:
         self._inode = os.stat(self.location).st_ino
         return snapshot
 
-    def peek(self) -> Snapshot:
+    def peek(self, *, unused: bool = False) -> Snapshot:
         """Return what is held without changing anything, also while a server uses it.
 
+        :param unused: none does: not even the empty files of a log are made
         :raises StoreUnavailableError: it cannot be read
         """
-        with self._copy() as copy:
+        with self._copy(unused) as copy:
             return _load(copy)
 
-    def peek_events(self, wanted: EventFilter, *, most: int | None = None) -> list[Event]:
+    def peek_events(
+        self, wanted: EventFilter, *, most: int | None = None, unused: bool = False
+    ) -> list[Event]:
         """Return a part of the history, the latest first, without changing anything.
 
+        :param unused: as for :meth:`peek`
         :raises StoreUnavailableError: it cannot be read
         """
-        with self._copy() as copy:
+        with self._copy(unused) as copy:
             return read_events(copy.execute(*select_events(wanted, most=most, latest_first=True)))
 
-    def peek_version(self) -> int:
+    def peek_version(self, *, unused: bool = False) -> int:
         """Return the schema's version, without changing anything; 0: nothing of ours is there.
 
+        :param unused: as for :meth:`peek`
         :raises StoreUnavailableError: it cannot be read
         """
-        with (
-            self._errors(),
-            contextlib.closing(sqlite3.connect(self._uri("ro"), uri=True)) as connection,
-        ):
+        with self._errors(), self._connect_to_read(unused) as connection:
             return _version(connection)
 
     @contextlib.contextmanager
-    def _copy(self) -> Iterator[sqlite3.Connection]:
+    def _copy(self, unused: bool) -> Iterator[sqlite3.Connection]:
         """Copy it to memory, and bring the copy up to date: the file is not ours to migrate."""
         with (
             self._errors(),
-            contextlib.closing(sqlite3.connect(self._uri("ro"), uri=True)) as connection,
+            self._connect_to_read(unused) as connection,
             contextlib.closing(sqlite3.connect(MEMORY, isolation_level=None)) as copy,
         ):
             connection.backup(copy)
@@ -154,13 +156,19 @@ class SQLiteStore:
     def _uri(self, mode: str) -> str:
         return f"{Path(self.location).absolute().as_uri()}?mode={mode}"
 
+    @contextlib.contextmanager
+    def _connect_to_read(self, unused: bool) -> Iterator[sqlite3.Connection]:
+        # Without a log to be read, not even the log's empty files are made.
+        has_log = any(os.path.exists(f"{self.location}-{log}") for log in ("wal", "journal"))
+        uri = self._uri("ro&immutable=1" if unused and not has_log else "ro")
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as connection:
+            yield connection
+
     def _refuse_newer(self) -> None:
         """Look at the schema before anything is written, the journal mode included."""
         if not os.path.exists(self.location) or os.path.exists(f"{self.location}-journal"):
             return  # what was being written must be rolled back before anything can be read
-        # Without a log to be read, not even the log's empty files are made.
-        mode = "ro" if os.path.exists(f"{self.location}-wal") else "ro&immutable=1"
-        with contextlib.closing(sqlite3.connect(self._uri(mode), uri=True)) as connection:
+        with self._connect_to_read(True) as connection:
             found = _version(connection)
         if found > LATEST:
             raise SchemaTooNewError(self.location, found, LATEST)

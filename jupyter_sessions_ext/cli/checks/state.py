@@ -153,13 +153,14 @@ def _database(place: Place) -> tuple[Finding, Snapshot | None]:
         return warning(name, text, advice, subject=subject), None
     store = store_of(place)
     try:
-        version, snapshot = store.peek_version(), store.peek()
+        unused = Lease.holder(place.folder) is None
+        version, snapshot = store.peek_version(unused=unused), store.peek(unused=unused)
     except SchemaTooNewError as error:
         return problem(name, str(error), "upgrade jupyter_sessions_ext", subject=subject), None
     except StoreCorruptError as error:
         advice = "start a server: it moves the file aside and keeps the kernels that run"
         return problem(name, str(error), advice, subject=subject), None
-    except SessionsError as error:
+    except (SessionsError, OSError) as error:
         return problem(name, str(error), "see above", subject=subject), None
     text = f"{place.database} has version {version} and {len(snapshot.sessions)} sessions"
     if version < LATEST:
