@@ -103,7 +103,7 @@ def test_the_examples_run(home: Home) -> None:
         assert arguments[0] == "jupyter"
         done = subprocess.run(
             [sys.executable, "-m", *arguments],
-            env=home.environment(),
+            env={**home.environment(), "PATH": str(Path(sys.executable).parent)},
             cwd=home.path,
             capture_output=True,
             text=True,
@@ -132,7 +132,7 @@ def fields(value: Any) -> set[str]:
 )
 def test_the_fields_of_what_is_printed_as_json_are_documented(home: Home, arguments: str) -> None:
     arguments = arguments.replace("out.ndjson", str(home.path / "out.ndjson"))
-    done = run(home, *shlex.split(arguments), "--json")
+    done = run(home, *shlex.split(arguments), "--json", env={"PATH": ""})
     assert done.code == 0, done.err
     verb = arguments.split()[0]
     [told] = re.findall(rf"^\| `{verb}` \| (.+) \|$", SECTIONS["JSON"], re.MULTILINE)
