@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ import pytest
 from clients import new_session
 from commands import held_lease, keep, run, write_server_file
 from homes import state_folder
-from records import EVERYTHING, KERNEL, SESSION
+from records import EVENT, EVERYTHING, KERNEL, SESSION
 from servers import Home, Server
 from stores import digests
 from workspaces import spoil
@@ -252,15 +253,16 @@ def test_a_session_whose_kernel_has_ended_is_shown_as_the_next_server_finds_it(h
 
 def test_one_of_several_root_folders_can_be_chosen(home: Home) -> None:
     roots = [home.path / name for name in ("one", "two")]
-    for root in roots:
+    for day, root in enumerate(roots):
         session = replace(SESSION, session_id=root.name, path="same.ipynb")
-        keep(home, replace(EVERYTHING, sessions=(session,)), root)
+        event = replace(EVENT, session_id=root.name, time=EVENT.time + timedelta(days=day))
+        keep(home, Change(sessions=(session,), events=(event,)), root)
     assert [i["id"] for i in run(home, "list", "--json").json] == ["one", "two"]
     assert [i["id"] for i in run(home, "list", "--json", "--root-dir", roots[1]).json] == ["two"]
     unclear = run(home, "show", "same.ipynb")
     assert (unclear.code, "one" in unclear.err, "two" in unclear.err) == (1, True, True)
     assert run(home, "show", "same.ipynb", "--root-dir", roots[0]).code == 0
-    assert len(run(home, "history", "--json").json) == 2
+    assert [e["session_id"] for e in run(home, "history", "--json").json] == ["two", "one"]
     assert len(run(home, "history", "--json", "--limit", "1").json) == 1
     assert len(run(home, "migrate", "--json", "--root-dir", roots[0]).json) == 1
     which = run(home, "export")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from clients import new_session, until_idle
@@ -15,6 +16,7 @@ from commands import Done, run
 from homes import state_folder
 from servers import Home, Server, wait_until
 
+from jupyter_sessions_ext.cli import servers
 from jupyter_sessions_ext.models import now
 
 FILTERS = {
@@ -102,6 +104,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         for phase in PHASES:
             for command in COMMANDS:
                 stage.ask(phase, command)
+            with mock.patch.object(servers, "_LARGEST_PAGE", 2):
+                for command in ("list --json --sort=path", "history --json"):
+                    stage.ask(f"{phase}, in small pages", command)
             if server.running:
                 server.terminate()
         yield stage
@@ -263,6 +268,17 @@ def test_the_history_is_cut_as_is_asked_for(stage: Stage, phase: str) -> None:
     assert len(rows) == 1 + len(all_of_it)
     unknown = stage.told[phase, "history nonsense"]
     assert (unknown.code, "nonsense has no history" in unknown.err) == (1, True)
+
+
+@pytest.mark.parametrize("command", ["list --json --sort=path", "history --json"])
+def test_every_page_of_a_list_is_read(stage: Stage, command: str) -> None:
+    whole, paged = (stage.told[p, command] for p in (PHASES[0], f"{PHASES[0]}, in small pages"))
+    assert len(whole.json) > 3
+    assert [_known_by(one) for one in paged.json] == [_known_by(one) for one in whole.json]
+
+
+def _known_by(told: dict[str, Any]) -> Any:
+    return told["id"] or told["kernel"]["id"]
 
 
 @phases

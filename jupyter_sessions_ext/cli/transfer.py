@@ -92,8 +92,6 @@ def _parts(source: Source) -> Iterator[bytes]:
     if isinstance(source, Running):
         yield from source.server.lines("/export")
         return
-    if source.problem is not None:
-        raise CommandError(str(source.problem))
     registry = Registry()
     registry.apply(Change(sessions=source.snapshot.sessions))
     try:
