@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import pty
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from servers import Home
 
     from jupyter_sessions_ext.models import Change
+
+
+MODULE = [sys.executable, "-m", "jupyter_sessions_ext.cli"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,28 @@ def keep(home: Home, change: Change, root_dir: Path | None = None) -> Place:
     store.open()
     store.commit_now(change)
     return place
+
+
+def on_terminal(home: Home, *arguments: str, **environment: str) -> str:
+    """Return what a command prints on a terminal."""
+    ours, theirs = pty.openpty()
+    try:
+        process = subprocess.Popen(
+            [*MODULE, *arguments],
+            env={**home.environment(), "COLUMNS": "200", "TERM": "xterm", **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=theirs,
+            stderr=theirs,
+        )
+        os.close(theirs)
+        said = b""
+        with contextlib.suppress(OSError):  # so it ends on Linux
+            while part := os.read(ours, 65536):
+                said += part
+        assert process.wait(30) == 0, said
+    finally:
+        os.close(ours)
+    return said.decode()
 
 
 _HOLD = """

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import pty
 import shlex
 import signal
 import socket
 import subprocess
-import sys
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from clients import new_session
-from commands import held_lease, keep, run, write_server_file
+from commands import MODULE, held_lease, keep, on_terminal, run, write_server_file
 from homes import state_folder
 from records import EVENT, EVERYTHING, KERNEL, SESSION
 from servers import Home, Server
@@ -32,8 +28,6 @@ from jupyter_sessions_ext.models import Change, KernelPhase, SessionState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-MODULE = [sys.executable, "-m", "jupyter_sessions_ext.cli"]
 
 # -------------------------------------------------------------------------- calls
 
@@ -147,28 +141,6 @@ def test_a_name_can_neither_steer_a_terminal_nor_be_unprintable(home: Home) -> N
     assert run(home, "list", "--json").json[0]["path"] == path
 
 
-def on_terminal(home: Home, *arguments: str, **environment: str) -> str:
-    """Return what a command prints on a terminal."""
-    ours, theirs = pty.openpty()
-    try:
-        process = subprocess.Popen(
-            [*MODULE, *arguments],
-            env={**home.environment(), "COLUMNS": "200", "TERM": "xterm", **environment},
-            stdin=subprocess.DEVNULL,
-            stdout=theirs,
-            stderr=theirs,
-        )
-        os.close(theirs)
-        said = b""
-        with contextlib.suppress(OSError):  # so it ends on Linux
-            while part := os.read(ours, 65536):
-                said += part
-        assert process.wait(30) == 0, said
-    finally:
-        os.close(ours)
-    return said.decode()
-
-
 def test_a_terminal_gets_short_ids_and_colours(home: Home) -> None:
     ids = [f"{n}2345678-aaaa-bbbb-cccc-{'d' * 12}" for n in range(2)]
     keep(home, Change(sessions=tuple(replace(SESSION, session_id=i) for i in ids)))
@@ -262,6 +234,9 @@ def test_one_of_several_root_folders_can_be_chosen(home: Home) -> None:
     unclear = run(home, "show", "same.ipynb")
     assert (unclear.code, "one" in unclear.err, "two" in unclear.err) == (1, True, True)
     assert run(home, "show", "same.ipynb", "--root-dir", roots[0]).code == 0
+    keep(home, Change(sessions=(replace(SESSION, session_id="one"),)), roots[1])  # it was imported
+    assert run(home, "show", "one").code == 1
+    assert run(home, "history", "one", "--root-dir", roots[0]).code == 0
     assert [e["session_id"] for e in run(home, "history", "--json").json] == ["two", "one"]
     assert len(run(home, "history", "--json", "--limit", "1").json) == 1
     assert len(run(home, "migrate", "--json", "--root-dir", roots[0]).json) == 1

@@ -267,6 +267,9 @@ def test_a_lease_that_no_server_accounts_for_is_found(home: Home) -> None:
         _, found = findings(home)
         assert f"pid {pid}" in of(found, "lease", "warning")["text"]
     assert of(findings(home)[1], "lease", "ok")["text"].endswith("no server uses it")
+    (place.folder / "lease").unlink()
+    (place.folder / "lease").mkdir()
+    assert str(place.folder) in of(findings(home)[1], "lease", "problem")["text"]
 
 
 def test_an_old_and_a_missing_database_are_found(home: Home) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clients import new_session, sessions
-from commands import keep, run
+from commands import keep, on_terminal, run
 from homes import kernel_process, state_folder
 from records import SESSION
 from servers import Home, Server, kernel_processes
@@ -70,7 +70,9 @@ def test_stop_ends_a_kernel_that_ignores_everything_but_sigkill(home: Home, serv
     process = kernel_process(home, kernel_id)
     server.kill()
     os.kill(process.pid, signal.SIGSTOP)
-    assert run(home, "stop", "--all").code == 0
+    said = on_terminal(home, "stop", "--all")
+    assert f"ending kernels of {home.root_dir}" in said, "it takes seconds: its progress is shown"
+    assert said.splitlines()[-1].endswith("Ended 1 kernel(s).")
     assert kernel_processes(home) == []
     assert identify(process.pid) is None
 

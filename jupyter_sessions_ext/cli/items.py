@@ -98,13 +98,16 @@ def find(reference: str, items: Sequence[Item]) -> Item:
     """
     for meant in (_is_of_id, _is_of_path, _is_of_prefix):
         found = [item for item in items if meant(item, reference)]
-        if len(found) > 1 and meant is _is_of_id:
-            found = found[:1]  # sessions that share a kernel are ended by ending it
+        if meant is _is_of_id and len({(item["root_dir"], kernel_id(item)) for item in found}) == 1:
+            return found[0]  # of sessions that share the kernel that is named, any will do
         if len(found) == 1:
             return found[0]
         if found:
-            candidates = "; ".join(names(item) for item in found[:5])
-            raise CommandError(f"{reference} may be any of {len(found)}: {candidates}. Name an id")
+            candidates = "; ".join(f"{names(item)} of {item['root_dir']}" for item in found[:5])
+            raise CommandError(
+                f"{reference} may be any of {len(found)}: {candidates}. Name an id, or the root "
+                "folder with --root-dir"
+            )
     raise CommandError(
         f"{reference} is no session or kernel that is known: `jupyter sessions list` shows them"
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterable
 
+from .tables import clean
+
 OK = 0
 """Done."""
 FAILED = 1
@@ -40,11 +42,11 @@ def tell(problems: Iterable[str], code: int = FAILED) -> int:
     """Print what could not be done, and return the exit code."""
     told = OK
     for problem in problems:
-        print(f"jupyter sessions: {problem}", file=sys.stderr)
+        note(problem)
         told = code
     return told
 
 
 def note(text: str) -> None:
     """Print what is worth knowing, and no fault."""
-    print(f"jupyter sessions: {text}", file=sys.stderr)
+    print(f"jupyter sessions: {clean(text)}", file=sys.stderr)

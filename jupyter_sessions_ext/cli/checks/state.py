@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from ...errors import SchemaTooNewError, SessionsError, StoreCorruptError
@@ -114,27 +114,33 @@ def _space(path: Path) -> Finding:
 def workspaces(state_dir: Path, servers: Iterable[Server]) -> Iterator[Finding]:
     """Tell of each workspace who has it, whether it can be read, and what of its kernels runs."""
     answering = {server.key: server for server in servers}
-    known = [*known_places(state_dir)]
-    snapshots: dict[Place, Snapshot | None] = {}
-    for place in known:
-        yield _lease(place, answering)
-        finding, snapshots[place] = _database(place)
-        yield finding
-    for place, snapshot in snapshots.items():
+    known = [(place, *_holder(place)) for place in known_places(state_dir)]
+    snapshots: list[Snapshot | None] = []
+    for place, holder, finding in known:
+        yield finding or _lease(place, holder, answering.get(place.key))
+        found, snapshot = _database(place, unused=holder is None)
+        snapshots.append(snapshot)
+        yield found
+    recorded = {k.kernel_id for snapshot in snapshots if snapshot for k in snapshot.kernels}
+    for (place, holder, _), snapshot in zip(known, snapshots, strict=True):
         if snapshot is not None:
-            yield from _kernels(place, snapshot, snapshots.values())
+            yield from _kernels(place, snapshot, recorded, is_free=holder is None)
 
 
-def _lease(place: Place, answering: Mapping[str | None, Server]) -> Finding:
-    name, subject = "lease", str(place.folder)
+def _holder(place: Place) -> tuple[int | None, Finding | None]:
+    """Return who has a lease, and why that cannot be told, if so."""
     try:
-        holder = Lease.holder(place.folder)
+        return Lease.holder(place.folder), None
     except OSError as error:
-        advice = "mend the owner and the modes of its file `lease`"
-        return problem(name, f"{place.root_dir}: {error}", advice, subject=subject)
+        advice = "mend the owner and the modes of its file `lease`, or remove it"
+        text, subject = f"{place.root_dir}: {error}", str(place.folder)
+        return 0, problem("lease", text, advice, subject=subject)
+
+
+def _lease(place: Place, holder: int | None, server: Server | None) -> Finding:
+    name, subject = "lease", str(place.folder)
     if holder is None:
         return ok(name, f"{place.root_dir}: no server uses it", subject=subject)
-    server = answering.get(place.key)
     if server is not None:
         return ok(name, f"{place.root_dir}: {server.url} has it (pid {holder})", subject=subject)
     return warning(
@@ -145,7 +151,7 @@ def _lease(place: Place, answering: Mapping[str | None, Server]) -> Finding:
     )
 
 
-def _database(place: Place) -> tuple[Finding, Snapshot | None]:
+def _database(place: Place, *, unused: bool) -> tuple[Finding, Snapshot | None]:
     name, subject = "database", place.database
     if not os.path.exists(place.database):
         text = f"{place.database} is gone: the next server begins a new one"
@@ -153,7 +159,6 @@ def _database(place: Place) -> tuple[Finding, Snapshot | None]:
         return warning(name, text, advice, subject=subject), None
     store = store_of(place)
     try:
-        unused = Lease.holder(place.folder) is None
         version, snapshot = store.peek_version(unused=unused), store.peek(unused=unused)
     except SchemaTooNewError as error:
         return problem(name, str(error), "upgrade jupyter_sessions_ext", subject=subject), None
@@ -161,7 +166,8 @@ def _database(place: Place) -> tuple[Finding, Snapshot | None]:
         advice = "start a server: it moves the file aside and keeps the kernels that run"
         return problem(name, str(error), advice, subject=subject), None
     except (SessionsError, OSError) as error:
-        return problem(name, str(error), "see above", subject=subject), None
+        advice = "mend its owner and its modes, or move it away to begin anew"
+        return problem(name, str(error), advice, subject=subject), None
     text = f"{place.database} has version {version} and {len(snapshot.sessions)} sessions"
     if version < LATEST:
         advice = "the next server migrates it; so does `jupyter sessions migrate`"
@@ -170,14 +176,15 @@ def _database(place: Place) -> tuple[Finding, Snapshot | None]:
 
 
 def _kernels(
-    place: Place, snapshot: Snapshot, others: Iterable[Snapshot | None]
+    place: Place, snapshot: Snapshot, recorded: Container[str], *, is_free: bool
 ) -> Iterator[Finding]:
-    """Compare what is recorded with what runs."""
+    """Compare what is recorded with what runs.
+
+    :param recorded: the kernels that any workspace has recorded
+    """
     name = "kernels"
     running = observe(snapshot.kernels)
-    is_free = Lease.holder(place.folder) is None
     yield ok(name, f"{place.root_dir}: {len(running)} run", subject=str(place.folder))
-    recorded = {k.kernel_id for other in others if other for k in other.kernels}
     for kernel_id, pid, _ in find_marked(place.key):
         if kernel_id not in recorded:
             yield warning(
