@@ -88,6 +88,9 @@ COMMANDS = [
     "log {A} --json",
     "log {C} --json",
     "log {A} --bytes 20",
+    "log {K}",
+    "list --json --state-dir {state}",
+    "list --json --state-dir {root}",
     "show nonsense",
     "show {A3}",
     "log nonsense",
@@ -138,6 +141,7 @@ def _fill(server: Server) -> dict[str, str | None]:
     )  # fmt: skip
     return {
         "A": a["id"], "B": b["id"], "C": c["id"], "D": d["id"], "K": alone,
+        "state": str(state_folder(server.home).parent), "root": str(server.home.root_dir),
         "A8": a["id"][:8], "A3": a["id"][:3], "now": now().isoformat(),
     }  # fmt: skip
 
@@ -288,6 +292,19 @@ def test_a_log_is_shown_without_the_secrets_in_it(stage: Stage, phase: str) -> N
     assert stage.told[phase, "log {A} --json"].json["log"] == text
     assert stage.told[phase, "log {A} --bytes 20"].out == ""
     assert "log" in stage.told[phase, "log {C} --json"].json, "it is kept for a while"
+
+
+def test_the_log_of_a_kernel_without_a_session_is_where_it_is_said_to_be(stage: Stage) -> None:
+    with_server, without = (stage.told[phase, "log {K}"] for phase in PHASES)
+    assert (with_server.code, f"{state_folder(stage.home)}/logs" in with_server.err) == (1, True)
+    assert (without.code, "--existing kernel-" in without.out) == (0, True)
+
+
+@phases
+def test_what_is_kept_in_another_state_folder_is_not_shown(stage: Stage, phase: str) -> None:
+    here = stage.told[phase, "list --json --state-dir {state}"]
+    assert stage.letters(here.json) == stage.letters(stage.told[phase, "list --json"].json)
+    assert stage.told[phase, "list --json --state-dir {root}"].json == []
 
 
 def test_the_server_is_asked_where_one_runs(stage: Stage) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     pass
 
 ABOUT = b'{"workspace": {"key": "k", "root_dir": "/nowhere", "folder": null}, "version": "1"}'
+CUT_OFF = b'{"format": "'
 EMPTY = b'{"items": [], "next": null, "total": 0}'
 
 
@@ -145,7 +146,7 @@ def answering(answers: dict[str, tuple[int, bytes]]) -> Iterator[int]:
                 (a for end, a in answers.items() if path.endswith(end)), (404, b"<html>")
             )
             self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
+            self.send_header("Content-Length", str(len(body) + 10 * (body == CUT_OFF)))
             if status == 302:
                 self.send_header("Location", "/login")
             self.end_headers()
@@ -190,6 +191,14 @@ def test_what_answers_otherwise_is_named_and_what_is_kept_is_shown(
         if said:
             refused = run(home, "list", "--server", f"http://127.0.0.1:{port}")
             assert (refused.code, said in refused.err, refused.out) == (1, True, "")
+
+
+def test_an_export_that_is_cut_off_leaves_no_file(home: Home) -> None:
+    with answering({"/v1": (200, ABOUT), "/export": (200, CUT_OFF)}) as port:
+        file = home.path / "sessions.ndjson"
+        done = run(home, "export", "-o", file, "--server", f"http://127.0.0.1:{port}")
+        assert (done.code, "did not answer" in done.err) == (1, True)
+        assert [path for path in home.path.iterdir() if path.name.startswith(file.name)] == []
 
 
 def test_a_server_that_hangs_is_not_waited_for_long(

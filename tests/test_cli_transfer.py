@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -129,8 +130,17 @@ def test_an_export_that_fails_leaves_no_file(home: Home, file: Path) -> None:
     spoil(place, "garbage")
     done = run(home, "export", "-o", file)
     assert (done.code, place.database in done.err) == (1, True)
+    taken = run(home, "import", "-", text=HEADER % (b"jupyter_sessions_ext", VERSION))
+    assert (taken.code, place.database in taken.err) == (1, True)
     assert not file.exists()
     assert not file.with_name(f"{file.name}.part").exists()
+
+
+def test_what_two_servers_have_left_at_once_is_not_taken_for_the_whole(home: Home) -> None:
+    place = keep(home, EVERYTHING)
+    shutil.copytree(place.folder, place.folder.with_name(f"{place.key}-2"))
+    done = run(home, "export")
+    assert (done.code, "start one, which takes over" in done.err) == (1, True)
 
 
 def test_nothing_is_imported_beside_a_server(home: Home, file: Path) -> None:

@@ -47,11 +47,6 @@ class KeptKernel:
     process: ProcessIdentity
     sessions: tuple[SessionRecord, ...]
 
-    @property
-    def ids(self) -> set[str]:
-        """What it may be called by."""
-        return {self.record.kernel_id, *(s.session_id for s in self.sessions)}
-
 
 class Kept:
     """One workspace as it lies in its folder.
