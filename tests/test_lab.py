@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from browsers import FLAGS, chromium
 from conftest import require
 from servers import Home, Server, kernel_processes
 
@@ -22,25 +22,12 @@ NOTEBOOK = "answer.ipynb"
 KERNEL = "Python 3 (ipykernel)"
 # JupyterLab's own back-off after a lost connection reaches tens of seconds.
 PATIENCE_MS = 90_000
-CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture
 def browser(tmp_path: Path) -> Iterator[BrowserContext]:
     """Run a headless Chromium with an empty profile."""
-    chromium = next(filter(None, map(shutil.which, CHROMIUM)), None)
-    require(chromium, "Chromium")
-    require(find_spec("playwright"), "playwright")
+    executable = chromium()
     require(find_spec("jupyterlab"), "JupyterLab")
     from playwright.sync_api import sync_playwright
 
@@ -48,7 +35,7 @@ def browser(tmp_path: Path) -> Iterator[BrowserContext]:
     with sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
             profile,
-            executable_path=chromium,
+            executable_path=executable,
             headless=True,
             args=FLAGS,
             viewport={"width": 900, "height": 560},

@@ -1,8 +1,8 @@
 // Acting on sessions: ask first what would be lost, then do it, and show what became of each.
 
-import { act, readLive } from "./api.js";
-import { closeBox, showBox } from "./box.js";
-import { button, h, icon } from "./dom.js";
+import { act, readKernels } from "./api.js";
+import { closeBox, lossList, showBox, showFailure } from "./box.js";
+import { button, h } from "./dom.js";
 import { count } from "./format.js";
 import { toast } from "./notices.js";
 import { ACTIONS, consequences, explain, hint, tally } from "./words.js";
@@ -17,18 +17,21 @@ export function countEvent({ session_id: id, action }) {
 }
 
 /**
- * Ask whether to act, then act. `target` is what the API is told; `sessions` are those meant, or
- * null where `filter` says it. Resolves to the ids that failed, or to null if nothing was done.
+ * Ask whether to act, then act. `target` is what the API is told. Resolves to the ids that failed,
+ * or to null if nothing was done.
  */
-export async function ask(action, target, { sessions = null, filter = null }) {
+export async function ask(action, target) {
   let plan;
   try {
-    plan = await act(action, target, true);
-    plan.tally = sessions ? tally(sessions) : await tallyOf(filter, plan.total);
+    const [{ results }, kernels] = await Promise.all([act(action, target, true), readKernels()]);
+    const refused = results.filter(({ status }) => status >= 400);
+    const meant = results.filter(({ status }) => status < 400);
+    const ids = meant.map(({ id }) => id);
+    plan = { meant, refused, said: consequences(action, tally(ids, kernels.items)) };
   } catch (error) {
     return fail(action, error);
   }
-  return (await confirmed(action, plan)) ? run(action, target, plan) : null;
+  return (await confirmed(action, plan)) ? run(action, target, plan.meant) : null;
 }
 
 /** Act on one session at once, as nothing can be lost by it. */
@@ -43,40 +46,45 @@ export async function actNow(action, session) {
   }
 }
 
-async function tallyOf(filter, total) {
-  if (filter.state === "dormant") return { ...tally([]), dormant: total };
-  const { items, total: live } = await readLive(filter);
-  return { ...tally(items), live, dormant: Math.max(0, total - live) };
-}
-
-function confirmed(action, plan) {
+function confirmed(action, { meant, refused, said }) {
   const { verb, danger } = ACTIONS[action];
-  const refused = plan.results.filter(({ status }) => status >= 400);
-  const meant = plan.results.filter(({ status }) => status < 400);
   const what = count(meant.length, "session");
   return new Promise((resolve) => {
     showBox({
       heading: meant.length ? `${verb} ${what}?` : `${verb}: nothing can be done`,
       content: [
-        meant.length ? h("ul", { class: "losses" }, consequences(action, plan.tally).map((text) => h("li", {}, text))) : null,
+        meant.length ? lossList(said) : null,
         pathList(meant),
         refused.length
-          ? h("div", { class: "refused" }, h("h3", {}, `${count(refused.length, "session is", "sessions are")} left alone`), failures(action, refused))
+          ? h(
+              "div",
+              { class: "refused" },
+              h("h3", {}, `${count(refused.length, "session is", "sessions are")} left alone`),
+              failures(action, refused),
+            )
           : null,
       ],
       buttons: [
         button("Cancel", { autofocus: true, onclick: closeBox }),
-        meant.length ? button(`${verb} ${what}`, { class: danger ? "danger" : "primary", onclick: () => resolve(true) }) : null,
+        meant.length
+          ? button(`${verb} ${what}`, {
+              class: danger ? "danger" : "primary",
+              onclick: () => resolve(true),
+            })
+          : null,
       ],
       onclose: () => resolve(false),
     });
   });
 }
 
-async function run(action, target, plan) {
+async function run(action, target, meant) {
   const { doing, event } = ACTIONS[action];
-  const ids = new Set(plan.results.filter(({ status }) => status < 400).map(({ id }) => id));
-  const bar = h("progress", { max: ids.size, "aria-label": `${doing} ${count(ids.size, "session")}` });
+  const ids = new Set(meant.map(({ id }) => id));
+  const bar = h("progress", {
+    max: ids.size,
+    "aria-label": `${doing} ${count(ids.size, "session")}`,
+  });
   pending = { event, ids, bar };
   showBox({
     heading: `${doing} ${count(ids.size, "session")}…`,
@@ -108,8 +116,22 @@ async function finish(action, { results }) {
       ? `${fine.length.toLocaleString("en")} of ${count(results.length, "session")} ${done}`
       : `${count(fine.length, "session")} ${done}`,
     content: [
-      failed.length ? h("div", { class: "refused" }, h("h3", {}, `${failed.length} failed`), failures(action, failed)) : null,
-      fine.length ? h("details", { open: !failed.length }, h("summary", {}, `${fine.length} ${done}`), pathList(fine)) : null,
+      failed.length
+        ? h(
+            "div",
+            { class: "refused" },
+            h("h3", {}, `${failed.length} failed`),
+            failures(action, failed),
+          )
+        : null,
+      fine.length
+        ? h(
+            "details",
+            { open: !failed.length },
+            h("summary", {}, `${fine.length} ${done}`),
+            pathList(fine),
+          )
+        : null,
     ],
     buttons: [button("Close", { class: "primary", onclick: closeBox })],
   });
@@ -117,11 +139,7 @@ async function finish(action, { results }) {
 }
 
 function fail(action, error) {
-  showBox({
-    heading: `${ACTIONS[action].verb}: not done`,
-    content: h("p", { class: "problem" }, icon("warning"), explain(error, action)),
-    buttons: [button("Close", { class: "primary", onclick: closeBox })],
-  });
+  showFailure(`${ACTIONS[action].verb}: not done`, explain(error, action));
   return null;
 }
 
@@ -139,8 +157,16 @@ function failures(action, results) {
   return h(
     "ul",
     { class: "failures" },
-    results.slice(0, SHOWN).map(({ id, path, status, message }) =>
-      h("li", {}, h("b", {}, path ?? id), h("span", {}, message || `Status ${status}`), h("span", { class: "hint" }, hint(action, status))),
-    ),
+    results
+      .slice(0, SHOWN)
+      .map(({ id, path, status, message }) =>
+        h(
+          "li",
+          {},
+          h("b", {}, path ?? id),
+          h("span", {}, message || `Status ${status}`),
+          h("span", { class: "hint" }, hint(action, status)),
+        ),
+      ),
   );
 }

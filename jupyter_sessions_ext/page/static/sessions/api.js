@@ -33,7 +33,13 @@ export function documentUrl(session) {
 }
 
 async function send(method, url, { body, headers = {}, signal } = {}) {
-  const options = { method, headers: { ...headers }, signal, cache: "no-store", credentials: "same-origin" };
+  const options = {
+    method,
+    headers: { ...headers },
+    signal,
+    cache: "no-store",
+    credentials: "same-origin",
+  };
   if (method !== "GET") options.headers["X-XSRFToken"] = cookie("_xsrf");
   if (body !== undefined) {
     options.headers["Content-Type"] = "application/json";
@@ -68,11 +74,13 @@ function cookie(name) {
 }
 
 function address(path, query = {}) {
-  const given = Object.entries(query).filter(([, value]) => value !== "" && value !== null && value !== undefined);
+  const given = Object.entries(query).filter(
+    ([, value]) => value !== "" && value !== null && value !== undefined,
+  );
   return `${API}${path}${given.length ? `?${new URLSearchParams(given)}` : ""}`;
 }
 
-/** Read a list; the one before it under the same name is kept, and not sent again if it is the same. */
+/** Read a list; what was read before under this name is not sent again if it is the same. */
 async function list(name, path, query, signal) {
   const url = address(path, query);
   const before = known.get(name);
@@ -91,7 +99,6 @@ const read = async (path, query) => (await send("GET", address(path, query))).js
 export const readSessions = (query, signal) => list("sessions", "/sessions", query, signal);
 export const readOthers = (query, signal) => list("others", "/sessions", query, signal);
 export const readKernels = (signal) => list("kernels", "/kernels", { limit: 1000 }, signal);
-export const readLive = (filter) => read("/sessions", { ...filter, state: "live", limit: 1000 });
 export const readEvents = (id, cursor) => read("/events", { session: id, limit: 50, cursor });
 export const readServer = () => read("");
 export const readHealth = () => read("/health");
@@ -109,11 +116,16 @@ export async function readLog(id) {
 /** Read the kernelspecs' names: `{python3: "Python 3 (ipykernel)"}`. */
 export async function readKernelNames() {
   const { kernelspecs } = await (await send("GET", `${page.baseUrl}api/kernelspecs`)).json();
-  return Object.fromEntries(Object.values(kernelspecs).map(({ name, spec }) => [name, spec.display_name]));
+  return Object.fromEntries(
+    Object.values(kernelspecs).map(({ name, spec }) => [name, spec.display_name]),
+  );
 }
 
 export async function changeSession(id, change, etag) {
-  await send("PATCH", address(session(id)), { body: change, headers: etag ? { "If-Match": etag } : {} });
+  await send("PATCH", address(session(id)), {
+    body: change,
+    headers: etag ? { "If-Match": etag } : {},
+  });
 }
 
 /** Act on many sessions: `target` is `{ids}` or `{filter, all}`. */

@@ -18,7 +18,14 @@ export class Bar {
     });
     for (const [name, { verb, danger }] of Object.entries(ACTIONS)) {
       const onclick = () => act(name);
-      bulk.append(button(`${verb}…`, { icon: name, class: danger ? "warning" : null, "data-action": name, onclick }));
+      bulk.append(
+        button(`${verb}…`, {
+          icon: name,
+          class: danger ? "warning" : null,
+          "data-action": name,
+          onclick,
+        }),
+      );
     }
   }
 
@@ -26,18 +33,27 @@ export class Bar {
   show({ items, total }, { first, selection }) {
     const selected = selection.count(total);
     const all = count(total, "session");
-    const range = `${(first + 1).toLocaleString("en")}–${(first + items.length).toLocaleString("en")}`;
-    const text = items.length < total && items.length ? `${range} of ${all}` : all;
+    const [from, to] = [first + 1, first + items.length].map((n) => n.toLocaleString("en"));
+    const text = items.length < total && items.length ? `${from}–${to} of ${all}` : all;
     if (counted.textContent !== text) counted.textContent = text;
     chosen.hidden = bulk.hidden = !selected;
     if (!selected) return;
     put(
       chosen,
       `${selected.toLocaleString("en")} selected`,
-      ...(selected < total ? [button(`Select all ${total.toLocaleString("en")} that match`, { class: "link", "data-act": "all" })] : []),
+      ...(selected < total
+        ? [
+            button(`Select all ${total.toLocaleString("en")} that match`, {
+              class: "link",
+              "data-act": "all",
+            }),
+          ]
+        : []),
       button("Clear selection", { class: "link", "data-act": "clear" }),
     );
-    const states = selection.all ? ["live", "dormant"] : selection.items.map((item) => (isLive(item) ? "live" : "dormant"));
+    const states = selection.all
+      ? ["live", "dormant"]
+      : selection.items.map((item) => (isLive(item) ? "live" : "dormant"));
     for (const element of bulk.children) {
       const { needs } = ACTIONS[element.dataset.action];
       element.disabled = Boolean(needs) && !states.includes(needs);

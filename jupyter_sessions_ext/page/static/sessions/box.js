@@ -1,7 +1,7 @@
 // The box that asks, and shows what came of it: one native modal dialog, which traps the focus and
 // gives it back.
 
-import { h } from "./dom.js";
+import { button, h, icon } from "./dom.js";
 
 const dialog = document.getElementById("box");
 let locked = false;
@@ -16,14 +16,22 @@ dialog.addEventListener("close", () => {
 
 /** Put the focus on the list where what had it before is gone. */
 export function backToList() {
-  if (document.activeElement === document.body) document.getElementById("list").focus({ preventScroll: true });
+  if (document.activeElement === document.body)
+    document.getElementById("list").focus({ preventScroll: true });
 }
 
 /**
  * Open the box, or change what it shows. `lock`: it stays until what it shows is done; `onclose`
  * runs when it is closed while it shows this, `onsubmit` when its form is complete.
  */
-export function showBox({ heading, content, buttons, lock = false, onclose = null, onsubmit = null }) {
+export function showBox({
+  heading,
+  content,
+  buttons,
+  lock = false,
+  onclose = null,
+  onsubmit = null,
+}) {
   locked = lock;
   closed = onclose;
   dialog.replaceChildren(
@@ -48,4 +56,20 @@ export function showBox({ heading, content, buttons, lock = false, onclose = nul
 export function closeBox() {
   locked = false;
   dialog.close();
+}
+
+/** Say that something was not done, and why. */
+export function showFailure(heading, text) {
+  showBox({
+    heading,
+    content: h("p", { class: "problem" }, icon("warning"), h("span", {}, text)),
+    buttons: [button("Close", { class: "primary", onclick: closeBox })],
+  });
+}
+
+/** List what becomes of sessions and kernels: `{text, lost}`. */
+export function lossList(said) {
+  const line = ({ text, lost }) =>
+    h("li", {}, icon(lost ? "warning" : "done"), h("span", {}, text));
+  return h("ul", { class: "losses" }, said.map(line));
 }

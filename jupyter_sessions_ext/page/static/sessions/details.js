@@ -11,9 +11,16 @@ export function details(session) {
     ["Path", h("span", { class: "value" }, session.path ?? "")],
     ["Name", session.name],
     ["Type", session.type],
-    ["Kernel", [kernelName(session.kernel_name), session.kernel && h("code", {}, session.kernel.id)]],
+    [
+      "Kernel",
+      [kernelName(session.kernel_name), session.kernel && h("code", {}, session.kernel.id)],
+    ],
     ["Process", session.process && process(session.process)],
-    ["Clients", session.kernel && (session.connections ? `${session.connections} connected` : "none connected")],
+    [
+      "Clients",
+      session.kernel &&
+        (session.connections ? `${session.connections} connected` : "none connected"),
+    ],
     ["Last activity", activity(session)],
     ["Created", [since(session.created_at), ` by ${session.created_by}`]],
     ["Kept", session.adoptions && `Its kernel has outlived ${count(session.adoptions, "server")}`],
@@ -24,7 +31,9 @@ export function details(session) {
     { class: "details" },
     rows
       .filter(([, value]) => value)
-      .map(([term, value]) => h("div", {}, h("dt", {}, term), h("dd", {}, ...[value].flat(2).filter(Boolean)))),
+      .map(([term, value]) =>
+        h("div", {}, h("dt", {}, term), h("dd", {}, ...[value].flat(2).filter(Boolean))),
+      ),
   );
 }
 

@@ -4,7 +4,7 @@ import { ago, exact } from "./format.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** Make an element: attributes (`on...`: listeners; true: present; null, false: absent), children. */
+/** Make an element: attributes (`on...`: a listener; true: present; null or false: absent). */
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) set(element, name, value);
@@ -36,10 +36,14 @@ export function button(label, { icon: name = null, ...attributes } = {}) {
 
 /** Make a button that is only an icon, with its label for those who do not see it. */
 export function iconButton(label, name, attributes = {}) {
-  return h("button", { type: "button", class: "icon-button", "aria-label": label, title: label, ...attributes }, icon(name));
+  return h(
+    "button",
+    { type: "button", class: "icon-button", "aria-label": label, title: label, ...attributes },
+    icon(name),
+  );
 }
 
-/** Set children if they differ from those there: what stays the same keeps its selection and focus. */
+/** Set children if they differ from those there: what stays the same keeps the focus. */
 export function put(element, ...children) {
   const fresh = h("div", {}, ...children);
   if (fresh.innerHTML === element.innerHTML) return;

@@ -39,18 +39,35 @@ export class Drawer {
     this.#head = {
       heading: h("h2", { id: "drawer-heading", tabindex: -1 }),
       where: h("p", { class: "where" }),
-      actions: h("div", { class: "actions", role: "group", "aria-label": "Actions", onclick: (event) => this.#clicked(event) }),
+      actions: h("div", {
+        class: "actions",
+        role: "group",
+        "aria-label": "Actions",
+        onclick: (event) => this.#clicked(event),
+      }),
       problem: h("p", { class: "problem", role: "alert" }),
     };
-    const close = iconButton("Close", "close", { class: "icon-button close", onclick: () => dialog.close() });
+    const close = iconButton("Close", "close", {
+      class: "icon-button close",
+      onclick: () => dialog.close(),
+    });
     const { panels, list } = this.#tabs;
     panels.history.append(
       h("ol", { class: "history" }),
       button("Show older", { hidden: true, onclick: () => this.#readOlder() }),
     );
-    panels.log.append(h("p", { class: "hint" }), h("pre", { tabindex: 0, "aria-label": "End of the log" }));
+    panels.log.append(
+      h("p", { class: "hint" }),
+      h("pre", { tabindex: 0, "aria-label": "End of the log" }),
+    );
     dialog.replaceChildren(
-      h("div", { class: "inside" }, h("header", {}, Object.values(this.#head), close), list, Object.values(panels)),
+      h(
+        "div",
+        { class: "inside" },
+        h("header", {}, Object.values(this.#head), close),
+        list,
+        Object.values(panels),
+      ),
     );
     this.#show();
     if (!dialog.open) dialog.showModal();
@@ -68,7 +85,10 @@ export class Drawer {
     if (!session) return;
     const shown = () => this.#session?.id === session.id;
     try {
-      const [{ item }, more] = await Promise.all([readSession(session.id), this.#readTab(session.id)]);
+      const [{ item }, more] = await Promise.all([
+        readSession(session.id),
+        this.#readTab(session.id),
+      ]);
       if (!shown()) return;
       this.#session = item;
       this.#gone = false;
@@ -77,13 +97,19 @@ export class Drawer {
     } catch (error) {
       if (!shown() || !(error instanceof Refused)) return;
       this.#gone = error.status === 404;
-      put(this.#head.problem, icon("warning"), this.#gone ? "This session is gone: it was deleted, or it expired." : explain(error));
+      put(
+        this.#head.problem,
+        icon("warning"),
+        this.#gone ? "This session is gone: it was deleted, or it expired." : explain(error),
+      );
     }
     this.#show();
   }
 
   #readTab(id) {
-    return { details: () => null, history: () => readEvents(id), log: () => this.#readLog(id) }[this.#tabs.chosen]();
+    return { details: () => null, history: () => readEvents(id), log: () => this.#readLog(id) }[
+      this.#tabs.chosen
+    ]();
   }
 
   /** Read the end of the log; there is none of a session that never had a kernel here. */
@@ -155,10 +181,23 @@ function buttons(session) {
   const url = documentUrl(session);
   const can = ([, { needs }]) => !needs || needs === (isLive(session) ? "live" : "dormant");
   const act = ([name, { verb, danger, asks }]) =>
-    button(asks ? `${verb}…` : verb, { icon: name, class: danger ? "warning" : null, "data-act": name });
-  const [change, end] = [Object.entries(ACTIONS).filter(can).slice(0, -2), Object.entries(ACTIONS).slice(-2)];
+    button(asks ? `${verb}…` : verb, {
+      icon: name,
+      class: danger ? "warning" : null,
+      "data-act": name,
+    });
+  const [change, end] = [
+    Object.entries(ACTIONS).filter(can).slice(0, -2),
+    Object.entries(ACTIONS).slice(-2),
+  ];
   return [
-    url && h("a", { class: "button primary", href: url, target: "_blank" }, icon("open"), h("span", {}, `Open in ${FRONT_END}`)),
+    url &&
+      h(
+        "a",
+        { class: "button primary", href: url, target: "_blank" },
+        icon("open"),
+        h("span", {}, `Open in ${FRONT_END}`),
+      ),
     ...change.map(act),
     button("Rename…", { icon: "rename", "data-act": "rename" }),
     ...end.map(act),

@@ -33,7 +33,9 @@ export function toAddress(sort) {
 
 /** Return the filters that are set, as the API takes them in a body. */
 export function filter() {
-  const set = FIELDS.map((name) => [name, form.elements[name].value.trim()]).filter(([, value]) => value);
+  const set = FIELDS.map((name) => [name, form.elements[name].value.trim()]).filter(
+    ([, value]) => value,
+  );
   const values = Object.fromEntries(set);
   if (values.idle_longer_than) values.idle_longer_than = Number(values.idle_longer_than);
   return values;

@@ -5,14 +5,15 @@ import { h, timeElement } from "./dom.js";
 
 const SAID = {
   created: () => "Created",
-  renamed: (detail) => `Renamed; it was ${detail}`,
-  kernel_changed: (detail) => `Got another kernel; it had ${detail}`,
-  absorbed: (detail) => `Took over the history of the dormant session ${detail}`,
+  renamed: (detail) => `Renamed ${detail}`,
+  kernel_changed: (detail) => `Kernel changed ${detail}`,
+  absorbed: (detail) => `Took over the history of a dormant ${detail}`,
   dormant: (detail) => `Turned dormant${detail ? `: ${detail}` : ""}`,
   revived: () => "Revived, with a new kernel",
   recovered: () => "Recovered: a new server took over its running kernel",
   deleted: (detail) => `Deleted${detail ? `: ${detail}` : ""}`,
   kept: () => "Kept: its kernel could not be shut down",
+  imported: () => "Imported",
   expired: () => "Expired: it was dormant for too long",
 };
 
@@ -23,6 +24,11 @@ export function eventElement(event) {
     "li",
     { "data-action": event.action },
     h("span", { class: "said" }, said),
-    h("span", { class: "detail" }, timeElement(event.time, now()), event.user === "system" ? "" : `, by ${event.user}`),
+    h(
+      "span",
+      { class: "detail" },
+      timeElement(event.time, now()),
+      event.user === "system" ? "" : `, by ${event.user}`,
+    ),
   );
 }

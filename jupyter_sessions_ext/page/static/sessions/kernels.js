@@ -1,8 +1,8 @@
 // Kernels without a session: attach them to a document, or end them.
 
 import { attachKernel, shutDownKernel } from "./api.js";
-import { closeBox, showBox } from "./box.js";
-import { button, h, icon } from "./dom.js";
+import { closeBox, lossList, showBox, showFailure } from "./box.js";
+import { button, h } from "./dom.js";
 import { size } from "./format.js";
 import { toast } from "./notices.js";
 import { activity, clients, cpu, kernelName, memory, since } from "./session.js";
@@ -42,31 +42,49 @@ export class Kernels {
   }
 
   #attach(kernel) {
-    const path = h("input", { name: "path", required: true, autofocus: true, autocomplete: "off", spellcheck: "false" });
-    const type = h("select", { name: "type" }, ["notebook", "console", "file"].map((value) => h("option", {}, value)));
+    const path = h("input", {
+      name: "path",
+      required: true,
+      autofocus: true,
+      autocomplete: "off",
+      spellcheck: "false",
+    });
+    const type = h(
+      "select",
+      { name: "type" },
+      ["notebook", "console", "file"].map((value) => h("option", {}, value)),
+    );
     const attach = () => attachKernel(kernel.id, { path: path.value, type: type.value });
     showBox({
       heading: "Attach this kernel to a document",
       content: [
-        h("p", {}, `The session of that path gets ${kernelName(kernel.name)} ${kernel.id.slice(0, 8)}, with its variables.`),
-        h("label", { class: "field" }, h("span", {}, "Path of the document, below the root folder"), path),
+        h("p", {}, `The session of that path gets ${labelOf(kernel)}, with its variables.`),
+        h(
+          "label",
+          { class: "field" },
+          h("span", {}, "Path of the document, below the root folder"),
+          path,
+        ),
         h("label", { class: "field" }, h("span", {}, "Type"), type),
       ],
-      buttons: [button("Cancel", { onclick: closeBox }), button("Attach", { type: "submit", class: "primary" })],
+      buttons: [
+        button("Cancel", { onclick: closeBox }),
+        button("Attach", { type: "submit", class: "primary" }),
+      ],
       onsubmit: () => this.#do(attach, `${path.value}: attached`),
     });
   }
 
   #end(kernel) {
-    const busy = kernel.execution_state === "busy" && "It runs code at this moment: it is stopped.";
-    const used = kernel.process && `${size(kernel.process.memory_bytes)} of memory are freed.`;
+    const busy = kernel.execution_state === "busy";
+    const used = kernel.process?.memory_bytes;
     showBox({
       heading: "Shut down this kernel?",
-      content: h(
-        "ul",
-        { class: "losses" },
-        ["The kernel ends, and all variables in it are lost.", busy, used].filter(Boolean).map((text) => h("li", {}, text)),
-      ),
+      content: lossList([
+        { text: "The kernel ends, with all variables in it.", lost: true },
+        ...(busy ? [{ text: "It runs code at this moment: it is stopped.", lost: true }] : []),
+        ...(used ? [{ text: `${size(used)} of memory are freed.` }] : []),
+      ]),
       buttons: [
         button("Cancel", { autofocus: true, onclick: closeBox }),
         button("Shut down", {
@@ -83,24 +101,37 @@ export class Kernels {
       closeBox();
       toast(said);
     } catch (error) {
-      showBox({
-        heading: "Not done",
-        content: h("p", { class: "problem" }, icon("warning"), explain(error, "attach")),
-        buttons: [button("Close", { class: "primary", onclick: closeBox })],
-      });
+      showFailure("Not done", explain(error, "attach"));
     }
     this.#changed();
   }
 }
 
+const labelOf = ({ name, id }) => `${kernelName(name)} ${id.slice(0, 8)}`;
+
 function titleOf(kernel) {
-  return h("span", { class: "path" }, h("span", { class: "name" }, kernelName(kernel.name)), h("code", {}, kernel.id.slice(0, 8)));
+  return h(
+    "span",
+    { class: "path" },
+    h("span", { class: "name" }, kernelName(kernel.name)),
+    h("code", {}, kernel.id.slice(0, 8)),
+  );
 }
 
 function buttons(kernel) {
-  const which = `${kernelName(kernel.name)} ${kernel.id.slice(0, 8)}`;
+  const which = labelOf(kernel);
   return [
-    button("Attach…", { icon: "attach", class: "quiet", "data-act": "attach", "aria-label": `Attach… ${which}` }),
-    button("Shut down…", { icon: "delete", class: "quiet", "data-act": "end", "aria-label": `Shut down… ${which}` }),
+    button("Attach…", {
+      icon: "attach",
+      class: "quiet",
+      "data-act": "attach",
+      "aria-label": `Attach… ${which}`,
+    }),
+    button("Shut down…", {
+      icon: "delete",
+      class: "quiet",
+      "data-act": "end",
+      "aria-label": `Shut down… ${which}`,
+    }),
   ];
 }

@@ -69,7 +69,10 @@ async function read() {
   const other = filters.state === "live" ? "dormant" : "live";
   try {
     const [sessions, others, running] = await Promise.all([
-      readSessions({ ...filters, sort: sort.value, limit: PAGE_SIZE, cursor: pages.cursor }, signal),
+      readSessions(
+        { ...filters, sort: sort.value, limit: PAGE_SIZE, cursor: pages.cursor },
+        signal,
+      ),
       readOthers({ ...filters, state: other, limit: 1 }, signal),
       readKernels(signal),
     ]);
@@ -87,7 +90,8 @@ async function read() {
 function refused(error) {
   // A cursor that the server does not know any more: its page is lost, the list is not.
   if (error.status === 400 && pages.cursor) return startOver();
-  const text = error.status === 403 ? `You may not see the sessions here. ${error.message}` : error.message;
+  const text =
+    error.status === 403 ? `You may not see the sessions here. ${error.message}` : error.message;
   return banner("refused", text, { act: { label: "Reload", run: () => location.reload() } });
 }
 
@@ -131,9 +135,7 @@ function showSelection() {
 }
 
 async function actOnSelected(action) {
-  const filters = filter();
-  const sessions = selection.all ? null : selection.items;
-  const failed = await ask(action, selection.target(filters), { sessions, filter: filters });
+  const failed = await ask(action, selection.target(filter()));
   if (!failed) return;
   selection.keep(failed, page.items);
   live.now();
@@ -142,7 +144,7 @@ async function actOnSelected(action) {
 async function actOnOne(action, session) {
   if (action === "rename") return rename(session.id, () => live.now());
   const { asks, event } = ACTIONS[action];
-  const failed = asks ? await ask(action, { ids: [session.id] }, { sessions: [session] }) : await actNow(action, session);
+  const failed = asks ? await ask(action, { ids: [session.id] }) : await actNow(action, session);
   if (failed && !failed.length && event === "deleted") drawer.close();
   return live.now();
 }
@@ -154,9 +156,15 @@ function onEvent(event) {
 
 function onState(state) {
   showConnection(state);
-  banner("gone", state === "gone" ? "The server does not answer. You see what was read last; this page tries again by itself." : "", {
-    act: { label: "Try now", run: () => live.now() },
-  });
+  banner(
+    "gone",
+    state === "gone"
+      ? "The server does not answer. You see what was read last; this page tries again by itself."
+      : "",
+    {
+      act: { label: "Try now", run: () => live.now() },
+    },
+  );
 }
 
 readKernelNames()

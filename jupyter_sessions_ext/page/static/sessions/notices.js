@@ -11,7 +11,12 @@ export function banner(name, text, { kind = "error", act = null } = {}) {
   let element = banners.querySelector(`[data-name="${name}"]`);
   if (!text) return element?.remove();
   if (!element) {
-    element = h("div", { class: "banner", "data-name": name, "data-kind": kind }, icon("warning"), h("p"));
+    element = h(
+      "div",
+      { class: "banner", "data-name": name, "data-kind": kind },
+      icon("warning"),
+      h("p"),
+    );
     if (act) element.append(button(act.label, { onclick: act.run }));
     banners.append(element);
   }

@@ -6,11 +6,18 @@ import { button, h, icon, put } from "./dom.js";
 import { toast } from "./notices.js";
 import { explain } from "./words.js";
 
-const STALE = "It was changed meanwhile by someone else. This is how it is now; change it again if you want.";
+const STALE =
+  "It was changed meanwhile by someone else. This is how it is now; change it again if you want.";
 
 /** Ask for the new path and name; `renamed` is called when it has them. */
 export async function rename(id, renamed) {
-  const path = h("input", { name: "path", required: true, autofocus: true, autocomplete: "off", spellcheck: "false" });
+  const path = h("input", {
+    name: "path",
+    required: true,
+    autofocus: true,
+    autocomplete: "off",
+    spellcheck: "false",
+  });
   const name = h("input", { name: "name", autocomplete: "off", spellcheck: "false" });
   const problem = h("p", { class: "problem", role: "alert" });
   let item;
@@ -43,12 +50,24 @@ export async function rename(id, renamed) {
   showBox({
     heading: "Rename this session",
     content: [
-      h("p", { class: "hint" }, "This renames the session, not its document: use it where a file was moved by other means than Jupyter."),
-      h("label", { class: "field" }, h("span", {}, "Path of the document, below the root folder"), path),
+      h(
+        "p",
+        { class: "hint" },
+        "This renames the session, not its document: for a file that was moved outside of Jupyter.",
+      ),
+      h(
+        "label",
+        { class: "field" },
+        h("span", {}, "Path of the document, below the root folder"),
+        path,
+      ),
       h("label", { class: "field" }, h("span", {}, "Name"), name),
       problem,
     ],
-    buttons: [button("Cancel", { onclick: closeBox }), button("Rename", { type: "submit", class: "primary" })],
+    buttons: [
+      button("Cancel", { onclick: closeBox }),
+      button("Rename", { type: "submit", class: "primary" }),
+    ],
     onsubmit: save,
   });
   path.select();

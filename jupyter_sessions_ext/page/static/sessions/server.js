@@ -31,7 +31,11 @@ export async function checkServer() {
     await readHealth();
     banner("health", "");
   } catch (error) {
-    if (error.status) banner("health", `Changes cannot be stored: ${error.message} Sessions can be seen, but not changed.`);
+    if (error.status)
+      banner(
+        "health",
+        `Changes cannot be stored: ${error.message} Sessions can be seen, but not changed.`,
+      );
   }
   showServer(await readServer());
 }

@@ -29,7 +29,12 @@ export function stateOf(session) {
   const live = isLive(session);
   const detail = live ? (session.kernel?.execution_state ?? "") : session.reason;
   return [
-    h("span", { class: "state", "data-state": session.state }, icon(shapeOf(session)), live ? "Live" : "Dormant"),
+    h(
+      "span",
+      { class: "state", "data-state": session.state },
+      icon(shapeOf(session)),
+      live ? "Live" : "Dormant",
+    ),
     detail ? h("span", { class: "detail", "data-execution": detail }, ` ${detail}`) : null,
   ];
 }
@@ -40,7 +45,12 @@ export function titleOf(session) {
   const kind = session.type && session.type !== "notebook" ? session.type : "";
   const shown = kind && session.name && session.name !== name ? session.name : "";
   return [
-    h("span", { class: "path" }, h("span", { class: "folder" }, folder), h("span", { class: "name" }, name || folder)),
+    h(
+      "span",
+      { class: "path" },
+      h("span", { class: "folder" }, folder),
+      h("span", { class: "name" }, name || folder),
+    ),
     kind ? h("span", { class: "kind" }, [kind, shown].filter(Boolean).join(": ")) : null,
   ];
 }

@@ -14,7 +14,13 @@ export class Table {
     this.columns = columns;
     this.items = [];
     this.#body = table.tBodies[0];
-    table.tHead.replaceChildren(h("tr", { role: "row" }, columns.map((column) => this.#head(column, onSort))));
+    table.tHead.replaceChildren(
+      h(
+        "tr",
+        { role: "row" },
+        columns.map((column) => this.#head(column, onSort)),
+      ),
+    );
     this.heads = table.tHead.rows[0].cells;
   }
 
@@ -23,8 +29,14 @@ export class Table {
     const label = h("span", { class: column.quiet ? "unseen" : null }, column.label);
     return h(
       "th",
-      { role: "columnheader", scope: "col", class: this.#classes(column), "aria-sort": sortable ? "none" : null },
-      column.head ?? (sortable ? h("button", { type: "button", onclick: () => onSort(column) }, label) : label),
+      {
+        role: "columnheader",
+        scope: "col",
+        class: this.#classes(column),
+        "aria-sort": sortable ? "none" : null,
+      },
+      column.head ??
+        (sortable ? h("button", { type: "button", onclick: () => onSort(column) }, label) : label),
     );
   }
 
@@ -62,12 +74,17 @@ export class Table {
       this.#rows.delete(id);
     }
     // A row that is moved loses the focus.
-    if (focused !== document.activeElement && this.#body.contains(focused)) focused.focus({ preventScroll: true });
+    if (focused !== document.activeElement && this.#body.contains(focused))
+      focused.focus({ preventScroll: true });
   }
 
   #add(item) {
     const cells = this.columns.map((column) =>
-      h("td", { role: "cell", class: this.#classes(column), "data-label": column.quiet ? null : column.label }),
+      h("td", {
+        role: "cell",
+        class: this.#classes(column),
+        "data-label": column.quiet ? null : column.label,
+      }),
     );
     const row = h("tr", { role: "row", "data-id": item.id }, cells);
     this.#rows.set(item.id, row);

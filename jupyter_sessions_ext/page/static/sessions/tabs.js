@@ -12,11 +12,35 @@ export class Tabs {
     for (const [name, label] of Object.entries(labels)) {
       const ids = { tab: `tab-${name}`, panel: `panel-${name}` };
       this.#tabs.push(
-        h("button", { type: "button", role: "tab", id: ids.tab, "aria-controls": ids.panel, "data-name": name, onclick: () => this.choose(name) }, label),
+        h(
+          "button",
+          {
+            type: "button",
+            role: "tab",
+            id: ids.tab,
+            "aria-controls": ids.panel,
+            "data-name": name,
+            onclick: () => this.choose(name),
+          },
+          label,
+        ),
       );
-      this.panels[name] = h("div", { role: "tabpanel", id: ids.panel, "aria-labelledby": ids.tab, tabindex: 0 });
+      this.panels[name] = h("div", {
+        role: "tabpanel",
+        id: ids.panel,
+        "aria-labelledby": ids.tab,
+        tabindex: 0,
+      });
     }
-    this.list = h("div", { role: "tablist", "aria-label": "About this session", onkeydown: (event) => this.#move(event) }, this.#tabs);
+    this.list = h(
+      "div",
+      {
+        role: "tablist",
+        "aria-label": "About this session",
+        onkeydown: (event) => this.#move(event),
+      },
+      this.#tabs,
+    );
     this.#show(this.#tabs[0].dataset.name);
   }
 

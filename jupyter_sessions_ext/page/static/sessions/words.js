@@ -1,14 +1,33 @@
 // What the actions are called, what is lost by them, and what can be done where they are refused.
 
 import { count, size } from "./format.js";
-import { isBusy, isLive } from "./session.js";
 
 export const ACTIONS = {
-  revive: { verb: "Revive", doing: "Reviving", done: "revived", event: "revived", needs: "dormant" },
+  revive: {
+    verb: "Revive",
+    doing: "Reviving",
+    done: "revived",
+    event: "revived",
+    needs: "dormant",
+  },
   interrupt: { verb: "Interrupt", doing: "Interrupting", done: "interrupted", needs: "live" },
-  restart: { verb: "Restart", doing: "Restarting", done: "restarted", needs: "live", danger: true, asks: true },
+  restart: {
+    verb: "Restart",
+    doing: "Restarting",
+    done: "restarted",
+    needs: "live",
+    danger: true,
+    asks: true,
+  },
   forget: { verb: "Forget", doing: "Forgetting", done: "forgotten", event: "deleted", asks: true },
-  delete: { verb: "Delete", doing: "Deleting", done: "deleted", event: "deleted", danger: true, asks: true },
+  delete: {
+    verb: "Delete",
+    doing: "Deleting",
+    done: "deleted",
+    event: "deleted",
+    danger: true,
+    asks: true,
+  },
 };
 
 const HINTS = {
@@ -34,54 +53,91 @@ export function hint(action, status) {
 
 /** Say why a request failed, and what can be done. */
 export function explain(error, action = "") {
-  return error.status ? `${error.message} ${hint(action, error.status)}` : `${error.message} Look at the list when it is back.`;
+  return error.status
+    ? `${error.message} ${hint(action, error.status)}`
+    : `${error.message} Look at the list when it is back.`;
 }
 
-/** Count what an action meets: live and dormant sessions, busy kernels, bytes of memory. */
-export function tally(sessions) {
-  const live = sessions.filter(isLive);
-  // Several sessions may have one kernel.
-  const kernels = [...new Map(live.map((session) => [session.kernel.id, session])).values()];
+/** Count what an action meets: sessions of these ids, and the kernels that they have. */
+export function tally(ids, kernels) {
+  const meant = new Set(ids);
+  const theirs = kernels.filter(({ sessions }) => sessions.some((id) => meant.has(id)));
+  const live = theirs.flatMap(({ sessions }) => sessions);
   return {
-    live: live.length,
-    dormant: sessions.length - live.length,
-    kernels: kernels.length,
-    busy: kernels.filter(isBusy).length,
-    memory: kernels.reduce((sum, session) => sum + (session.process?.memory_bytes ?? 0), 0),
+    live: live.filter((id) => meant.has(id)).length,
+    dormant: meant.size - live.filter((id) => meant.has(id)).length,
+    others: live.filter((id) => !meant.has(id)).length,
+    kernels: theirs.length,
+    busy: theirs.filter((kernel) => kernel.execution_state === "busy").length,
+    memory: theirs.reduce((sum, { process }) => sum + (process?.memory_bytes ?? 0), 0),
   };
 }
 
-/** Say in sentences what becomes of so many sessions and kernels. */
-export function consequences(action, { live, dormant, kernels, busy, memory }) {
-  const runs = count(kernels, "kernel");
-  const their = (one, many) => (kernels === 1 ? one : many);
-  const stopped = busy && `${count(busy, "kernel runs code", "kernels run code")} at this moment: it is stopped.`;
-  const gone =
-    dormant && `${count(dormant, "dormant session is", "dormant sessions are")} gone for good: opening the document makes a new one.`;
+/** Say in sentences what becomes of so many; what is lost for good is `lost`. */
+export function consequences(action, { live, dormant, others, kernels, busy, memory }) {
+  const theKernels = count(kernels, "kernel");
+  const liveSessions = count(live, "live session");
+  const [ends, runs, starts, them, these] =
+    kernels === 1
+      ? ["ends", "runs", "starts", "it", "this kernel"]
+      : ["end", "run", "start", "them", "these kernels"];
+  const stopped = busy && {
+    text: `${count(busy, "kernel runs", "kernels run")} code at this moment: it is stopped.`,
+    lost: true,
+  };
+  const gone = dormant && {
+    text:
+      `${count(dormant, "dormant session is", "dormant sessions are")} gone for good: ` +
+      "opening the document makes a new one.",
+  };
+  const sharing = (what) =>
+    others && {
+      text: `${count(others, "other session")} of ${these} ${what}.`,
+    };
+  const noFile = { text: "No file is deleted." };
   const say = {
-    delete: [
-      live && `${count(live, "live session")} with ${runs}: ${their("it ends", "they end")}, and all variables in ${their("it", "them")} are lost.`,
+    delete: () => [
+      live && {
+        text: `${theKernels} of ${liveSessions} ${ends}, with all variables in ${them}.`,
+        lost: true,
+      },
       stopped,
+      sharing(others === 1 ? "turns dormant" : "turn dormant"),
       gone,
-      "No file is deleted.",
+      noFile,
     ],
-    forget: [
-      live &&
-        `${runs} ${their("runs", "run")} on without a session, with all variables${memory ? `, and ${their("uses", "use")} ${size(memory)}` : ""}. ` +
-          "Attach or end them under “Kernels without a session”.",
+    forget: () => [
+      live && {
+        text:
+          `${theKernels} ${runs} on, with all variables, and ${size(memory)} of memory: ` +
+          "look for what has no session under “Kernels without a session”.",
+      },
       gone,
-      "No file is deleted.",
+      noFile,
     ],
-    restart: [
-      live && `${runs} ${their("starts", "start")} again: all variables in ${their("it", "them")} are lost.`,
+    restart: () => [
+      live && {
+        text: `${theKernels} ${starts} again, without the variables in ${them}.`,
+        lost: true,
+      },
       stopped,
-      "The sessions stay.",
+      sharing(others === 1 ? "loses them, too" : "lose them, too"),
+      { text: "The sessions stay." },
     ],
-    interrupt: [stopped || "No kernel was busy when this list was read.", "Variables stay."],
-    revive: [
-      dormant && `${count(dormant, "new kernel is", "new kernels are")} started. Variables from before do not come back.`,
-      live && `${count(live, "session is live, and stays as it is", "sessions are live, and stay as they are")}.`,
+    interrupt: () => [
+      stopped || { text: "No kernel runs code at this moment." },
+      { text: "Variables stay." },
+    ],
+    revive: () => [
+      dormant && {
+        text:
+          `${count(dormant, "new kernel is", "new kernels are")} started. ` +
+          "Variables from before do not come back.",
+      },
+      live && {
+        text: `${count(live, "live session stays as it is", "live sessions stay as they are")}.`,
+      },
     ],
   };
-  return say[action].filter(Boolean);
+  return say[action]().filter(Boolean);
 }
