@@ -159,7 +159,9 @@ def test_pages_hold_all_that_is_let_through_once_in_order(
 
 
 def session(number: int, **columns: Any) -> SessionRecord:
-    made = SessionRecord(session_id=f"s{number}", path=f"{number}.ipynb", type="notebook")
+    made = SessionRecord(
+        session_id=f"s{number}", path=f"{number}.ipynb", type="notebook", created_at=WHEN
+    )
     return replace(made, **columns)
 
 
