@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 # The servers are those of the tests: real processes in a home of their own.
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from . import adopt, requests, start, ticker
+from . import administration, adopt, requests, start, ticker
 from .figure import show
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ BENCHMARKS: Final[dict[str, Callable[[Path, bool], list[Figure]]]] = {
     "adopt": adopt.measure,
     "ticker": ticker.measure,
     "requests": requests.measure,
+    "administration": administration.measure,
 }
 
 

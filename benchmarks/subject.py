@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,12 +21,13 @@ from .figure import note
 from .wire import Reply, Wire
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import websocket
 
 ROOT: Final = Path(__file__).parents[1]
 SESSIONS: Final = "/api/sessions"
+IMPORT: Final = "/sessions/api/v1/import"
 METRICS: Final = "/metrics"
 OURS: Final = {constant.__name__: True}
 STOCK: Final = {**OURS, "jupyter_sessions_ext": False}
@@ -127,6 +129,16 @@ class Subject:
     def read(self) -> Reply:
         """Read one session, another one each time."""
         return self._wire.exchange(self._wire.request("GET", self._next_session()))
+
+    def get(self, path: str) -> Reply:
+        """Ask for anything."""
+        return self._wire.exchange(self._wire.request("GET", path))
+
+    def take_over(self, lines: Iterable[dict[str, Any]]) -> None:
+        """Import sessions."""
+        document = "\n".join(map(json.dumps, lines)).encode()
+        reply = self.server.request("POST", IMPORT, content=document, timeout=CELL_TIMEOUT)
+        reply.raise_for_status()
 
     def scrape(self) -> Reply:
         """Read the metrics."""

@@ -11,6 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from ..kernels.usage import Usage
@@ -29,16 +30,19 @@ Values = Mapping[str, float]
 class Row:
     """A session, and what is looked at in filtering and sorting."""
 
-    __slots__ = ("created", "has_kernel", "kernel_id", "path", "session", "since", "text")
+    __slots__ = ("by_created_at", "by_path", "has_kernel", "id", "kernel_id", "path", "session",
+                 "since", "text")  # fmt: skip
 
     def __init__(self, session: SessionRecord) -> None:
         self.session = session
+        self.id = session.session_id
         self.path = session.path or ""
         self.kernel_id = session.kernel_id or ""
         self.has_kernel = session.state is SessionState.LIVE
         """Whether it has one if the kernel runs."""
         self.since = session.since.timestamp()
-        self.created = session.created_at.timestamp()
+        self.by_path = (self.path, self.id)
+        self.by_created_at = (session.created_at.timestamp(), self.id)
         texts = (
             session.session_id,
             session.path,
@@ -185,18 +189,17 @@ class Catalog:
         if known is not None and known[0] == made_of:
             return known[1]
         if values is None:  # Python's sort is quick where most is in order already
-            rows = [row for row in known[1] if self._is_current(row)] if known is not None else []
-            there = {id(row) for row in rows}
-            rows += [row for row in self._rows.values() if id(row) not in there]
+            present = self._rows
+            rows = [row for row in known[1] if present.get(row.id) is row] if known else []
+            if len(rows) < len(present):
+                there = set(map(id, rows))
+                rows += [row for row in present.values() if id(row) not in there]
             rows.sort(key=_key(sort, kernels))
         else:
             value = _value(sort, values)
             rows = sorted(self._ordered("id", kernels), key=value)
         self._orders[sort] = (made_of, rows)
         return rows
-
-    def _is_current(self, row: Row) -> bool:
-        return self._rows.get(row.session.session_id) is row
 
 
 def _value(sort: str, values: Values) -> Callable[[Row], float]:
@@ -209,14 +212,14 @@ def _value(sort: str, values: Values) -> Callable[[Row], float]:
 def _key(sort: str, kernels: Kernels) -> Callable[[Row], Any]:
     """Return what a row is sorted by: with its id, so that no two are equal."""
     if sort == "path":
-        return lambda row: (row.path, row.session.session_id)
+        return attrgetter("by_path")
     if sort == "created_at":
-        return lambda row: (row.created, row.session.session_id)
+        return attrgetter("by_created_at")
     values = kernels.values(sort)
     if values is None:
-        return lambda row: row.session.session_id
+        return attrgetter("id")
     value = _value(sort, values)
-    return lambda row: (value(row), row.session.session_id)
+    return lambda row: (value(row), row.id)
 
 
 def _filtered(rows: list[Row], wanted: Filter, kernels: Kernels) -> list[Row]:
@@ -234,6 +237,9 @@ def _filtered(rows: list[Row], wanted: Filter, kernels: Kernels) -> list[Row]:
         text = wanted.q.casefold()
         rows = [row for row in rows if text in row.text]
     if wanted.path is not None:
+        if "[" not in wanted.path:  # whatever matches has all of its longest part: looked at first
+            part = max(re.split("[*?]", wanted.path), key=len)
+            rows = [row for row in rows if part in row.path]
         matches = re.compile(fnmatch.translate(wanted.path)).match
         rows = [row for row in rows if matches(row.path)]
     return rows

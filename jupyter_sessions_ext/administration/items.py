@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 import msgspec
 from jupyter_core.utils import ensure_async
 from jupyter_server.utils import url_escape, url_path_join
-from msgspec import UNSET
+from msgspec import UNSET, Raw
+from tornado import web
 
 from ..host import identify
 from ..kernels.usage import Usage, UsageMeter
@@ -20,6 +23,10 @@ from .catalog import Kernels, Values
 from .schemas import KernelItem, Process, SessionItem
 
 KERNEL_GONE = "its kernel is gone"
+
+
+_Kernel = tuple[dict[str, Any], datetime | None]
+"""A kernel's model, and when it was last active."""
 
 
 class Items:
@@ -33,6 +40,8 @@ class Items:
         self._workspace = workspace
         self._kernel_manager = kernel_manager
         self._meter = UsageMeter()
+        self._texts: dict[str, tuple[SessionRecord, object, Raw]] = {}
+        """Items as JSON by session, and what each was made of."""
         self._root = url_path_join(base_url, "sessions/api/v1")
         self._kernels = url_path_join(base_url, "api/kernels")
 
@@ -66,19 +75,40 @@ class Items:
     def _last_activity(self, kernel_id: str) -> datetime | None:
         return getattr(self._manager_of(kernel_id), "last_activity", None)
 
-    async def session(self, session: SessionRecord, kernels: Kernels) -> SessionItem:
-        """Return a session's item; one whose kernel is gone is dormant."""
+    async def sessions(self, sessions: Sequence[SessionRecord], kernels: Kernels) -> list[Raw]:
+        """Return sessions' items as JSON; those are kept of which nothing has changed."""
+        if len(self._texts) > 2 * len(self._workspace.registry.sessions) + 1000:
+            self._texts = {}
+        models: dict[str, _Kernel] = {}
+        for kernel_id in {s.kernel_id for s in sessions if s.kernel_id in self._kernel_manager}:
+            with suppress(web.HTTPError, KeyError):  # it has just ended
+                model = await ensure_async(self._kernel_manager.kernel_model(kernel_id))
+                models[str(kernel_id)] = (model, self._last_activity(str(kernel_id)))
+        return [self._text(session, kernels, models) for session in sessions]
+
+    def _text(self, session: SessionRecord, kernels: Kernels, models: Mapping[str, _Kernel]) -> Raw:
         kernel_id = session.kernel_id or ""
-        is_live = session.state is SessionState.LIVE and kernel_id in self._kernel_manager
-        model: dict[str, Any] | None = None
-        last_activity = None
+        record = self._workspace.registry.kernels.get(kernel_id)
+        made_of = (
+            kernels.usage.get(kernel_id),
+            record.adoptions if record else 0,
+            models.get(kernel_id),
+        )
+        known = self._texts.get(session.session_id)
+        if known is None or known[0] is not session or known[1] != made_of:
+            text = Raw(msgspec.json.encode(self._session(session, *made_of)))
+            known = self._texts[session.session_id] = (session, made_of, text)
+        return known[2]
+
+    def _session(
+        self, session: SessionRecord, usage: Usage | None, adoptions: int, kernel: _Kernel | None
+    ) -> SessionItem:
+        """Return a session's item; one whose kernel is gone is dormant."""
+        is_live = session.state is SessionState.LIVE and kernel is not None
+        model, last_activity = kernel if is_live and kernel is not None else (None, None)
         reason = session.reason
-        if is_live:
-            model = await ensure_async(self._kernel_manager.kernel_model(kernel_id))
-            last_activity = self._last_activity(kernel_id)
-        elif session.state is SessionState.LIVE:
+        if session.state is SessionState.LIVE and not is_live:
             reason = KERNEL_GONE
-        record = self._workspace.registry.kernels.get(kernel_id) if is_live else None
         document: Any = UNSET
         if session.type == "notebook":
             document = NamedDocument(path=session.path or "", name=session.name)
@@ -96,9 +126,9 @@ class Items:
             since=session.since,
             last_activity=last_activity or session.since,
             kernel_name=session.kernel_name,
-            adoptions=record.adoptions if record else 0,
+            adoptions=adoptions if is_live else 0,
             connections=model.get("connections", 0) if model else 0,
-            process=_process_item(kernels.usage.get(kernel_id)) if is_live else None,
+            process=_process_item(usage) if is_live else None,
             links=self._session_links(session, is_live),
         )
 

@@ -28,8 +28,6 @@ from ..administration.schemas import (
     LogQuery,
     NoQuery,
     SessionChange,
-    SessionItem,
-    SessionsPage,
     SessionsQuery,
 )
 from ..administration.transfer import MOST_IMPORTED_BYTES, Importer, export
@@ -120,18 +118,16 @@ class _AdminHandler(APIHandler):
         """Send a struct."""
         self.finish(msgspec.json.encode(value))
 
-    async def item(self, session_id: str) -> SessionItem:
-        """Return a session's item.
+    async def answer_item(self, session_id: str) -> None:
+        """Send a session's item, with the tag that ``If-Match`` takes.
 
-        :raises tornado.web.HTTPError: 404, there is none
+        :raises tornado.web.HTTPError: 404, there is no such session
         """
         kernels = await self.admin.items.kernels()
-        return await self.admin.items.session(self.admin.actions.find(session_id), kernels)
-
-    async def answer_item(self, session_id: str) -> None:
-        """Send a session's item, with the tag that ``If-Match`` takes."""
-        text = msgspec.json.encode(await self.item(session_id))
-        version = version_of(self.admin.actions.find(session_id))
+        session = self.admin.actions.find(session_id)
+        [item] = await self.admin.items.sessions([session], kernels)
+        text = bytes(item)
+        version = version_of(session)
         self._etag = f'"{version}-{digest(text)}"'
         if self.request.method != "GET":  # of which tornado takes care
             self.set_etag_header()
@@ -166,8 +162,8 @@ class SessionsHandler(_AdminHandler):
             page = admin.catalog.page(admin.workspace.registry, query, kernels)
         except InvalidBodyError as error:
             raise web.HTTPError(400, str(error)) from error
-        items = [await admin.items.session(session, kernels) for session in page.sessions]
-        self.answer(SessionsPage(items=items, next=page.next, total=page.total))
+        items = await admin.items.sessions(page.sessions, kernels)
+        self.answer({"items": items, "next": page.next, "total": page.total})
 
 
 class SessionHandler(_AdminHandler):
