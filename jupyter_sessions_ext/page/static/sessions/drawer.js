@@ -18,6 +18,7 @@ export class Drawer {
   #gone = false;
   #events = [];
   #next = null;
+  #withoutLog;
   #head;
   #tabs;
 
@@ -35,6 +36,7 @@ export class Drawer {
     this.#session = session;
     this.#gone = false;
     this.#events = [];
+    this.#withoutLog = undefined;
     this.#tabs = new Tabs(TABS, () => this.refresh());
     this.#head = {
       heading: h("h2", { id: "drawer-heading", tabindex: -1 }),
@@ -81,50 +83,55 @@ export class Drawer {
 
   /** Read again what is shown, if the drawer is open. */
   async refresh() {
-    const session = this.#session;
-    if (!session) return;
-    const shown = () => this.#session?.id === session.id;
+    const id = this.#session?.id;
+    if (!id || this.#gone) return;
+    const shown = () => this.#session?.id === id && !this.#gone;
     try {
-      const [{ item }, more] = await Promise.all([
-        readSession(session.id),
-        this.#readTab(session.id),
-      ]);
+      const [{ item }] = await Promise.all([readSession(id), this.#readTab(id, shown)]);
       if (!shown()) return;
       this.#session = item;
-      this.#gone = false;
-      this.#showTab(more);
       put(this.#head.problem);
     } catch (error) {
       if (!shown() || !(error instanceof Refused)) return;
-      this.#gone = error.status === 404;
-      put(
-        this.#head.problem,
-        icon("warning"),
-        this.#gone ? "This session is gone: it was deleted, or it expired." : explain(error),
-      );
+      if (error.status === 404) return this.setGone(id);
+      put(this.#head.problem, icon("warning"), explain(error));
     }
     this.#show();
   }
 
-  #readTab(id) {
-    return { details: () => null, history: () => readEvents(id), log: () => this.#readLog(id) }[
-      this.#tabs.chosen
-    ]();
+  /** Show that this session is gone, if the drawer shows it. */
+  setGone(id) {
+    if (this.#session?.id !== id) return;
+    this.#gone = true;
+    put(
+      this.#head.problem,
+      icon("warning"),
+      "This session is gone: it was deleted, or it expired.",
+    );
+    this.#show();
   }
 
-  /** Read the end of the log; there is none of a session that never had a kernel here. */
-  async #readLog(id) {
-    try {
-      return await readLog(id);
-    } catch (error) {
-      if (error.status === 404) return "";
-      throw error;
+  async #readTab(id, shown) {
+    if (this.#tabs.chosen === "history") {
+      const events = await readEvents(id);
+      if (shown()) this.#showHistory(events);
+    } else if (this.#tabs.chosen === "log") {
+      const text = await this.#readLog(id);
+      if (shown()) this.#showLog(text);
     }
   }
 
-  #showTab(more) {
-    if (this.#tabs.chosen === "history") this.#showHistory(more);
-    if (this.#tabs.chosen === "log") this.#showLog(more);
+  /** Read the end of the log; null where none is kept, which is not asked again for that kernel. */
+  async #readLog(id) {
+    const kernel = this.#session.kernel?.id ?? null;
+    if (this.#withoutLog === kernel) return null;
+    try {
+      return await readLog(id);
+    } catch (error) {
+      if (error.status !== 404) throw error;
+      this.#withoutLog = kernel;
+      return null;
+    }
   }
 
   #showHistory({ items, next }) {
@@ -142,22 +149,24 @@ export class Drawer {
   }
 
   async #readOlder() {
-    const { items, next } = await readEvents(this.#session.id, this.#next);
-    this.#events.push(...items);
-    this.#next = next;
-    this.#listEvents();
+    try {
+      const { items, next } = await readEvents(this.#session.id, this.#next);
+      this.#events.push(...items);
+      this.#next = next;
+      this.#listEvents();
+    } catch (error) {
+      put(this.#head.problem, icon("warning"), explain(error));
+    }
   }
 
   /** Show the log, and stay at its end if that is where the reader is. */
   #showLog(text) {
     const [note, pre] = this.#tabs.panels.log.children;
-    note.textContent = text
-      ? "The end of what the kernel wrote outside of cells. Keys and tokens are masked."
-      : "The kernel has written nothing outside of cells.";
+    note.textContent = aboutLog(text);
     pre.hidden = !text;
     if (pre.textContent === text) return;
     const atEnd = pre.scrollTop + pre.clientHeight >= pre.scrollHeight - 8;
-    pre.textContent = text;
+    pre.textContent = text ?? "";
     if (atEnd) pre.scrollTop = pre.scrollHeight;
   }
 
@@ -174,6 +183,12 @@ export class Drawer {
     const action = event.target.closest("[data-act]")?.dataset.act;
     if (action) this.act(action, this.#session);
   }
+}
+
+function aboutLog(text) {
+  if (text === null) return "No log is kept of its kernel.";
+  if (!text) return "The kernel has written nothing outside of cells.";
+  return "The end of what the kernel wrote outside of cells. Keys and tokens are masked.";
 }
 
 /** Return what can be done with a session in its state. */

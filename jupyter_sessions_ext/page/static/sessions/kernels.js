@@ -129,7 +129,7 @@ function buttons(kernel) {
     }),
     button("Shut down…", {
       icon: "delete",
-      class: "quiet",
+      class: "quiet warning",
       "data-act": "end",
       "aria-label": `Shut down… ${which}`,
     }),

@@ -18,8 +18,9 @@ export class Live {
   #reading = false;
   #again = false;
   #failures = 0;
+  #reconnecting = 0;
   #socketFailures = 0;
-  #open = false;
+  #socket = null;
 
   constructor({ read, onEvent, onState }) {
     Object.assign(this, { read, onEvent, onState });
@@ -37,6 +38,7 @@ export class Live {
     this.#reading = true;
     try {
       await this.read();
+      if (this.#failures) this.#connect();
       this.#failures = 0;
       this.onState(this.#open ? "live" : "polling");
     } catch (error) {
@@ -59,20 +61,24 @@ export class Live {
     }, GATHER);
   }
 
+  get #open() {
+    return this.#socket.readyState === WebSocket.OPEN;
+  }
+
   #connect() {
+    if (this.#socket?.readyState <= WebSocket.OPEN) return;
+    clearTimeout(this.#reconnecting);
     const url = new URL(EVENTS, location.href);
     url.protocol = url.protocol.replace("http", "ws");
-    const socket = new WebSocket(url);
+    const socket = (this.#socket = new WebSocket(url));
     socket.onopen = () => {
-      this.#open = true;
       this.#socketFailures = 0;
       this.now();
     };
     socket.onmessage = ({ data }) => this.#hear(JSON.parse(data));
     socket.onclose = () => {
-      this.#open = false;
       this.onState(this.#failures ? "gone" : "polling");
-      setTimeout(() => this.#connect(), pause(this.#socketFailures));
+      this.#reconnecting = setTimeout(() => this.#connect(), pause(this.#socketFailures));
       this.#socketFailures += 1;
     };
   }

@@ -79,7 +79,8 @@ async function read() {
     if (!sessions.items.length && pages.back()) return live.soon();
     show(sessions, others, running, filters);
     banner("refused", "");
-    await Promise.all([checkServer(), drawer.refresh()]);
+    checkServer();
+    await drawer.refresh();
   } catch (error) {
     if (error.name === "AbortError") return;
     if (error instanceof Gone || !error.status) throw error;
@@ -151,7 +152,9 @@ async function actOnOne(action, session) {
 
 function onEvent(event) {
   countEvent(event);
-  if (event.action === "deleted" || event.action === "expired") selection.drop(event.session_id);
+  if (event.action !== "deleted" && event.action !== "expired") return;
+  selection.drop(event.session_id);
+  drawer.setGone(event.session_id);
 }
 
 function onState(state) {

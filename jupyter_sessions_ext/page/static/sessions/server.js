@@ -13,6 +13,7 @@ const STATES = {
 const CHECK_EVERY = 30_000;
 const connection = document.getElementById("connection");
 let checked = 0;
+let healthy = true;
 
 /** Show whether the list is live. */
 export function showConnection(state) {
@@ -23,21 +24,20 @@ export function showConnection(state) {
   connection.firstElementChild.textContent = word;
 }
 
-/** Ask now and then whether changes can be stored, and what server this is. */
+/** Ask what server this is and whether it can store changes: now and then, or, if not, each time. */
 export async function checkServer() {
-  if (Date.now() - checked < CHECK_EVERY) return;
+  if (healthy && Date.now() - checked < CHECK_EVERY) return;
   checked = Date.now();
   try {
+    showServer(await readServer());
     await readHealth();
+    healthy = true;
     banner("health", "");
   } catch (error) {
-    if (error.status)
-      banner(
-        "health",
-        `Changes cannot be stored: ${error.message} Sessions can be seen, but not changed.`,
-      );
+    if (!error.status) return;
+    healthy = false;
+    banner("health", `Sessions can be seen, but not changed: ${error.message}`);
   }
-  showServer(await readServer());
 }
 
 function showServer({ version, workspace, store, started_at: started }) {

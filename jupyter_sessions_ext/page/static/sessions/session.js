@@ -43,7 +43,7 @@ export function stateOf(session) {
 export function titleOf(session) {
   const [folder, name] = splitPath(pathOf(session));
   const kind = session.type && session.type !== "notebook" ? session.type : "";
-  const shown = kind && session.name && session.name !== name ? session.name : "";
+  const shown = kind && ![name, session.path].includes(session.name) ? session.name : "";
   return [
     h(
       "span",
