@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,15 +12,18 @@ from clients import new_session
 from homes import TESTS, database
 from pages import BASE_URL, bring_in, furnish, listed, no_loop, row, see, select, visit
 
+from jupyter_sessions_ext import __version__
+from jupyter_sessions_ext.page import handler
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from playwright.sync_api import Page
     from servers import Server
 
 jp_asyncio_loop = jp_server_cleanup = no_loop
 
+LABEXTENSION = Path(handler.__file__).parent / "labextension"
 STRICT = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'"
 )
@@ -299,6 +304,13 @@ def test_a_store_that_cannot_be_written_is_told_of(
     bring_in(site, "b.ipynb")
     see(row(page, "b.ipynb")).to_be_visible()
     see(page.locator("#banners")).to_be_empty()
+
+
+def test_what_leads_to_it_is_not_taken_from_the_cache_of_another_version() -> None:
+    package = json.loads((LABEXTENSION / "package.json").read_text())
+    assert package["version"] == __version__
+    load = package["jupyterlab"]["_build"]["load"]
+    assert load == f"static/remoteEntry.js?v={__version__}"
 
 
 def test_jupyterlab_leads_to_it(page: Page, site: Server) -> None:
