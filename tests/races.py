@@ -45,6 +45,7 @@ def held_server(home: Home, *args: str) -> Server:
             "--ServerApp.kernel_manager_class=held.HeldKernels",
             "--ServerApp.session_manager_class=held.WatchedSessions",
             "--FileContentsManager.delete_to_trash=False",
+            "--KernelRestarter.time_to_dead=0.1",  # a killed kernel is soon missed
             *args,
         ],
         env={"PYTHONPATH": str(TESTS), SIGNS: str(signs)},

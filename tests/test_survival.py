@@ -117,6 +117,7 @@ def test_an_adopted_kernel_that_crashes_is_restarted_on_its_ports(
     kernel_id = session["kernel"]["id"]
     server.execute(kernel_id, "x = 1")
     ports = (home.runtime_dir / f"kernel-{kernel_id}.json").read_bytes()
+    server.args = ["--KernelRestarter.time_to_dead=0.1"]  # it is soon missed
     server.restart()
     first = kernel_process(home, kernel_id)
     with closing(server.connect(kernel_id)) as channels:
@@ -146,7 +147,7 @@ def test_an_adopted_kernel_is_culled_and_its_session_comes_back_under_its_id(
         server.execute(session["kernel"]["id"], "x = 1")
         server.kill()
         server.args = [
-            "--MappingKernelManager.cull_idle_timeout=2",
+            "--MappingKernelManager.cull_idle_timeout=1",
             "--MappingKernelManager.cull_interval=1",
         ]
         server.start()
