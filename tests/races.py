@@ -354,6 +354,11 @@ class Held:
 
         return wait_until(kernels, PATIENCE, f"{count} kernels were held at their {self._what}")
 
+    def holds(self, request: Reply) -> Reply:
+        """Wait until one is held for a request that was sent."""
+        self.reached()
+        return request
+
     def forget(self) -> None:
         """Count only those that are held from now on."""
         for reached in self._races.folder.glob(f"reached.{self._what}.*"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from uuid import uuid4
 
@@ -23,32 +24,15 @@ class Refused(Request):
     here: int = 400
 
 
-def post(rule: str, names: str, stock: int, body: object, **options: Any) -> Refused:
-    content = encoded(body)
-    return Refused(
-        method="POST",
-        path=SESSIONS,
-        content=content,
-        rule=rule,
-        names=names,
-        stock=stock,
-        **options,
-    )
-
-
-def patch(
-    rule: str, names: str, stock: int, body: object, path: str = BASE, **options: Any
+def refused(
+    method: str, rule: str, names: str, stock: int, body: object, **options: Any
 ) -> Refused:
-    content = encoded(body)
-    return Refused(
-        method="PATCH",
-        path=path,
-        content=content,
-        rule=rule,
-        names=names,
-        stock=stock,
-        **options,
-    )
+    options |= {"rule": rule, "names": names, "stock": stock}
+    return Refused(method=method, content=encoded(body), **options)
+
+
+post = partial(refused, "POST", path=SESSIONS)
+patch = partial(refused, "PATCH", path=BASE)
 
 
 def id_of_running(**values: Any) -> dict[str, Any]:
@@ -189,7 +173,7 @@ REFUSED: Final[list[Refused]] = [
     patch("wrong-type", "notebook", 200, {"notebook": []}),
     patch("wrong-type", "notebook.path", 200, {"notebook": {"path": 5}}),
     patch("null", "notebook.path", 200, {"notebook": {"path": None}}),
-    patch("wrong-type", "path", 404, {"path": 5}, UNKNOWN),
+    patch("wrong-type", "path", 404, {"path": 5}, path=UNKNOWN),
     patch("wrong-type", "type", 400, {"kernel": {"id": NO_KERNEL}, "type": 5}),
     # ------------------------------------------------------------------ size, and what is no JSON
     post("body-too-large", "body", 201, on("large", more="x" * MIB), here=413),

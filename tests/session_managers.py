@@ -129,6 +129,14 @@ async def refusing(manager: SessionManager, action: str = "INSERT") -> AsyncIter
     await connection.execute("DROP TRIGGER refuse")
 
 
+@contextlib.asynccontextmanager
+async def refused(manager: SessionManager, action: str = "INSERT") -> AsyncIterator[None]:
+    """Expect that what the database refuses would be answered with 503."""
+    async with refusing(manager, action):
+        with error(503):
+            yield
+
+
 @contextlib.contextmanager
 def error(status: int) -> Iterator[pytest.ExceptionInfo[web.HTTPError]]:
     """Expect that a request would be answered with this status."""

@@ -11,8 +11,7 @@ from races import MOST_AT_ONCE, Races, told
 
 def test_posts_for_one_path_are_told_one_session(races: Races) -> None:
     with races.held("start") as start:
-        first = races.post()
-        start.reached()
+        first = start.holds(races.post())
         second = races.post()
         races.until_asked("POST", 2)
         assert not first.done()
@@ -34,8 +33,7 @@ def test_fifty_posts_for_one_path_start_one_kernel(races: Races) -> None:
 
 def test_the_first_of_posts_decides_what_the_session_is(races: Races) -> None:
     with races.held("start") as start:
-        first = races.post(name="first", type="file")
-        start.reached()
+        first = start.holds(races.post(name="first", type="file"))
         second = races.post(name="second", type="notebook", kernel={"name": "no such kernel"})
         races.until_asked("POST", 2)
     model = told(first, 201)
@@ -99,8 +97,7 @@ def test_a_failed_revival_leaves_the_session_dormant(races: Races) -> None:
 def test_a_post_while_the_session_is_being_deleted_makes_another(races: Races) -> None:
     old = races.new()
     with races.held("end") as end:
-        delete = races.delete(old)
-        end.reached()
+        delete = end.holds(races.delete(old))
         model = told(races.post(), 201)
         assert model["id"] != old["id"]
         assert not delete.done()
@@ -122,8 +119,7 @@ def test_a_post_and_a_delete_at_once_leave_what_the_later_one_says(races: Races)
 def test_a_session_that_is_being_created_cannot_be_deleted(races: Races) -> None:
     dormant = races.new_dormant()
     with races.held("start") as start:
-        post = races.post()
-        start.reached()
+        post = start.holds(races.post())
         told(races.delete(dormant), 404)
         told(races.patch(dormant, path="b.ipynb"), 404)
     model = told(post, 201)
@@ -151,8 +147,7 @@ def test_a_rename_onto_a_dormant_path_absorbs_it(races: Races) -> None:
 def test_a_rename_onto_a_path_that_is_being_created_leaves_both(races: Races) -> None:
     live = races.new("b.ipynb")
     with races.held("start") as start:
-        post = races.post("a.ipynb")
-        start.reached()
+        post = start.holds(races.post("a.ipynb"))
         renamed = told(races.patch(live, path="a.ipynb"), 200)
     model = told(post, 201)
     assert model["id"] != live["id"]
@@ -162,8 +157,7 @@ def test_a_rename_onto_a_path_that_is_being_created_leaves_both(races: Races) ->
 def test_a_rename_onto_a_dormant_path_that_is_being_revived_leaves_both(races: Races) -> None:
     dormant, live = races.new_dormant("a.ipynb"), races.new("b.ipynb")
     with races.held("start") as start:
-        post = races.post("a.ipynb")
-        start.reached()
+        post = start.holds(races.post("a.ipynb"))
         renamed = told(races.patch(live, path="a.ipynb"), 200)
         races.check_listed(renamed)
     model = told(post, 201)
@@ -198,8 +192,7 @@ def test_a_new_path_and_a_new_name_at_once_are_both_made(races: Races) -> None:
 def test_a_session_that_is_being_deleted_cannot_be_changed(races: Races) -> None:
     model = races.new()
     with races.held("end") as end:
-        delete = races.delete(model)
-        end.reached()
+        delete = end.holds(races.delete(model))
         told(races.patch(model, path="b.ipynb"), 404)
         told(races.patch(model, kernel={"name": "python3"}), 404)
         told(races.get(model), 404)
@@ -220,8 +213,7 @@ def test_a_rename_and_a_delete_at_once_delete_it(races: Races) -> None:
 def test_of_two_deletes_one_is_told_that_it_is_gone(races: Races) -> None:
     model = races.new()
     with races.held("end") as end:
-        first = races.delete(model)
-        end.reached()
+        first = end.holds(races.delete(model))
         told(races.delete(model), 404)
         assert not first.done()
     told(first, 204)
@@ -254,8 +246,7 @@ def test_a_delete_leaves_the_other_sessions_of_its_kernel_dormant(races: Races) 
     first = races.new("a.ipynb")
     second = races.new("b.ipynb", kernel={"id": first["kernel"]["id"]})
     with races.held("end") as end:
-        delete = races.delete(first)
-        end.reached()
+        delete = end.holds(races.delete(first))
         races.check_listed(second)
         rename = told(races.patch(second, path="c.ipynb"), 200)
     told(delete, 204)

@@ -5,16 +5,29 @@ Each test is a row of the table in docs/sessions-api.md, held as in test_races.p
 
 from __future__ import annotations
 
-from typing import Final
+import contextlib
+from typing import TYPE_CHECKING, Final
 
 from clients import sessions
 from homes import kernel_process
-from races import Races, told
+from races import Model, Races, Reply, told
 
 from jupyter_sessions_ext.models import KernelPhase
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 OTHER: Final = {"name": "python3"}
 """A kernel that a session is to have instead of its own."""
+
+
+@contextlib.contextmanager
+def changing_kernel(
+    races: Races, session: Model, held: str = "start", **more: str
+) -> Iterator[Reply]:
+    """Give a session another kernel, whose start is held, or the end of the one before."""
+    with races.held(held) as gate:
+        yield gate.holds(races.patch(session, kernel=OTHER, **more))
 
 
 def test_a_kernel_change_shows_the_old_kernel_until_the_new_one_runs(races: Races) -> None:
@@ -41,9 +54,7 @@ def test_a_failed_kernel_change_leaves_the_old_kernel(races: Races) -> None:
 
 def test_a_rename_while_the_kernel_is_changed_is_made_at_once(races: Races) -> None:
     old = races.new()
-    with races.held("start") as start:
-        change = races.patch(old, kernel=OTHER)
-        start.reached()
+    with changing_kernel(races, old) as change:
         renamed = told(races.patch(old, path="b.ipynb"), 200)
         assert renamed["kernel"]["id"] == old["kernel"]["id"]
         races.check_listed(renamed)
@@ -55,9 +66,7 @@ def test_a_rename_while_the_kernel_is_changed_is_made_at_once(races: Races) -> N
 
 def test_a_path_that_comes_with_a_kernel_is_made_with_it(races: Races) -> None:
     old = races.new()
-    with races.held("start") as start:
-        change = races.patch(old, kernel=OTHER, path="with-kernel.ipynb")
-        start.reached()
+    with changing_kernel(races, old, path="with-kernel.ipynb") as change:
         renamed = told(races.patch(old, path="meanwhile.ipynb"), 200)
         races.check_listed(renamed)
     new = told(change, 200)
@@ -124,9 +133,7 @@ def test_two_sessions_that_exchange_kernels_at_once_keep_what_runs(races: Races)
 
 def test_a_delete_while_the_kernel_is_changed_ends_both_kernels(races: Races) -> None:
     old = races.new()
-    with races.held("start") as start:
-        change = races.patch(old, kernel=OTHER)
-        start.reached()
+    with changing_kernel(races, old) as change:
         told(races.delete(old), 204)
         races.check_listed()
         assert old["kernel"]["id"] not in races.running()
@@ -151,8 +158,7 @@ def test_a_delete_while_the_replaced_kernel_ends_ends_both_kernels(races: Races)
 def test_a_kernel_change_while_the_session_is_being_deleted_starts_nothing(races: Races) -> None:
     old = races.new()
     with races.held("end") as end:
-        delete = races.delete(old)
-        end.reached()
+        delete = end.holds(races.delete(old))
         launched = races.signs("launched")
         told(races.patch(old, kernel=OTHER), 404)
         assert races.signs("launched") == launched
@@ -162,9 +168,7 @@ def test_a_kernel_change_while_the_session_is_being_deleted_starts_nothing(races
 
 def test_a_rename_while_the_replaced_kernel_ends_is_made_at_once(races: Races) -> None:
     old = races.new()
-    with races.held("end") as end:
-        change = races.patch(old, kernel=OTHER)
-        end.reached()
+    with changing_kernel(races, old, "end") as change:
         renamed = told(races.patch(old, path="b.ipynb"), 200)
         assert renamed["kernel"]["id"] != old["kernel"]["id"]
         races.check_listed(renamed)
@@ -174,9 +178,7 @@ def test_a_rename_while_the_replaced_kernel_ends_is_made_at_once(races: Races) -
 
 def test_a_kernel_change_of_a_session_that_loses_its_kernel_is_not_made(races: Races) -> None:
     old = races.new()
-    with races.held("start") as start:
-        change = races.patch(old, kernel=OTHER)
-        start.reached()
+    with changing_kernel(races, old) as change:
         races.end_kernel(old)
     told(change, 404)
     races.check(dormant=[old])
@@ -185,8 +187,7 @@ def test_a_kernel_change_of_a_session_that_loses_its_kernel_is_not_made(races: R
 def test_a_kernel_change_while_the_session_is_being_revived_waits_for_nothing(races: Races) -> None:
     dormant = races.new_dormant()
     with races.held("start") as start:
-        post = races.post()
-        start.reached()
+        post = start.holds(races.post())
         told(races.patch(dormant, kernel=OTHER), 404)
     races.check(told(post, 201))
 
@@ -209,8 +210,7 @@ def test_a_kernel_change_ends_the_kernel_of_a_revival_meanwhile(races: Races) ->
 def test_a_session_does_not_take_a_kernel_that_is_being_ended(races: Races) -> None:
     first, second = races.new("a.ipynb"), races.new("b.ipynb")
     with races.held("end") as end:
-        delete = races.delete(second)
-        end.reached()
+        delete = end.holds(races.delete(second))
         told(races.patch(first, kernel={"id": second["kernel"]["id"]}), 400)
     told(delete, 204)
     races.check(first)
@@ -219,8 +219,7 @@ def test_a_session_does_not_take_a_kernel_that_is_being_ended(races: Races) -> N
 def test_a_new_session_does_not_take_a_kernel_that_is_being_ended(races: Races) -> None:
     first = races.new("a.ipynb")
     with races.held("end") as end:
-        delete = races.delete(first)
-        end.reached()
+        delete = end.holds(races.delete(first))
         told(races.post("b.ipynb", kernel={"id": first["kernel"]["id"]}), 409)
     told(delete, 204)
     races.check()
@@ -229,8 +228,7 @@ def test_a_new_session_does_not_take_a_kernel_that_is_being_ended(races: Races) 
 def test_a_delete_while_the_kernel_is_restarted_ends_it(races: Races) -> None:
     model = races.new()
     with races.held("start") as start:
-        races.restart(model)
-        start.reached()
+        start.holds(races.restart(model))
         delete = races.delete(model)
         races.until_asked("DELETE")
         races.check_listed()
@@ -255,10 +253,8 @@ def test_a_kernel_that_is_restarted_while_its_session_is_being_deleted_ends(race
     model = races.new()
     with races.held("start") as start:
         with races.held("end") as end:
-            delete = races.delete(model)
-            end.reached()
-            restart = races.restart(model)
-            start.reached()
+            delete = end.holds(races.delete(model))
+            restart = start.holds(races.restart(model))
         told(delete, 204)
     restart.result()
     races.until_ended_again(model)
@@ -283,8 +279,7 @@ def test_a_kernel_that_is_ended_while_it_is_restarted_leaves_its_session_dormant
 ) -> None:
     model = races.new()
     with races.held("start") as start:
-        races.restart(model)
-        start.reached()
+        start.holds(races.restart(model))
         end = races.delete_kernel(model)
         races.until_stored(model["kernel"]["id"], KernelPhase.STOPPING)
         races.check_listed(model)

@@ -6,7 +6,7 @@ Each test is a row of the table in docs/sessions-api.md, held as in test_races.p
 from __future__ import annotations
 
 import pytest
-from races import PENDING, Races, told
+from races import PENDING, Model, Races, told
 from servers import wait_until
 
 from jupyter_sessions_ext.models import KernelPhase
@@ -15,6 +15,13 @@ from jupyter_sessions_ext.models import KernelPhase
 @pytest.fixture(scope="module")
 def race_options() -> list[str]:
     return [PENDING]
+
+
+def check_replaced(races: Races, old: Model, new: Model) -> None:
+    """Check that one pending kernel is gone when it has started, and the other one stays."""
+    races.until_gone(old["kernel"]["id"])
+    races.until_stored(new["kernel"]["id"], KernelPhase.RUNNING)
+    races.check(new)
 
 
 def test_posts_for_one_path_are_told_one_pending_session(races: Races) -> None:
@@ -52,9 +59,7 @@ def test_a_post_while_a_pending_session_is_deleted_makes_another(races: Races) -
         assert new["id"] != old["id"]
         races.check_listed(new)
     told(delete, 204)
-    races.until_gone(old["kernel"]["id"])
-    races.until_stored(new["kernel"]["id"], KernelPhase.RUNNING)
-    races.check(new)
+    check_replaced(races, old, new)
 
 
 def test_a_pending_kernel_that_is_replaced_ends_when_it_has_started(races: Races) -> None:
@@ -64,9 +69,7 @@ def test_a_pending_kernel_that_is_replaced_ends_when_it_has_started(races: Races
         new = told(races.patch(old, kernel={"name": "python3"}), 200)
         assert new["kernel"]["id"] != old["kernel"]["id"]
         races.check_listed(new)
-    races.until_gone(old["kernel"]["id"])
-    races.until_stored(new["kernel"]["id"], KernelPhase.RUNNING)
-    races.check(new)
+    check_replaced(races, old, new)
 
 
 def test_a_pending_kernel_that_fails_is_gone_with_its_session(races: Races) -> None:

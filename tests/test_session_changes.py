@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from session_managers import FakeKernels, create, error, refusing, rows, stored
+from session_managers import FakeKernels, create, error, refused, refusing, rows, stored
 
 from jupyter_sessions_ext.sessions.manager import SessionManager
 
@@ -80,9 +80,8 @@ async def test_a_change_that_cannot_be_stored_changes_nothing(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
     model = await create(manager)
-    async with refusing(manager, "UPDATE"):
-        with error(503):
-            await manager.update_session(model["id"], path="b")
+    async with refused(manager, "UPDATE"):
+        await manager.update_session(model["id"], path="b")
     assert await manager.list_sessions() == [model]
     assert await stored(manager) == rows(model)
     assert kernels._kernels["kernel-0"].env == {}
@@ -153,9 +152,8 @@ async def test_a_deletion_that_cannot_be_stored_ends_no_kernel(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
     model = await create(manager)
-    async with refusing(manager, "DELETE"):
-        with error(503):
-            await manager.delete_session(model["id"])
+    async with refused(manager, "DELETE"):
+        await manager.delete_session(model["id"])
     assert kernels.ended == []
     assert await manager.list_sessions() == [model]
 

@@ -14,8 +14,7 @@ from session_managers import (
     FakeKernels,
     MakesManagers,
     create,
-    error,
-    refusing,
+    refused,
     rows,
     stored,
 )
@@ -122,9 +121,8 @@ async def test_a_session_that_cannot_be_stored_leaves_nothing(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
     kept = await create(manager)
-    async with refusing(manager):
-        with error(503):
-            await create(manager, "b.ipynb")
+    async with refused(manager):
+        await create(manager, "b.ipynb")
     assert kernels.ended == ["kernel-1"]
     assert "kernel-1" not in kernels
     assert await manager.list_sessions() == [kept]
@@ -140,9 +138,8 @@ async def test_a_session_that_cannot_be_stored_leaves_a_kernel_that_ran_before(
     manager: SessionManager, kernels: FakeKernels
 ) -> None:
     kept = await create(manager)
-    async with refusing(manager):
-        with error(503):
-            await create(manager, "b.ipynb", kernel_id=kept["kernel"]["id"])
+    async with refused(manager):
+        await create(manager, "b.ipynb", kernel_id=kept["kernel"]["id"])
     assert kernels.ended == []
     assert await manager.list_sessions() == [kept]
 
