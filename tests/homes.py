@@ -25,9 +25,17 @@ def state_folder(home: Home) -> Path:
 
 @contextlib.contextmanager
 def database(home: Home) -> Iterator[sqlite3.Connection]:
-    """Open the stored state while no server runs, to change what it says."""
+    """Open the stored state, to change what it says while no server runs."""
     connection = sqlite3.connect(state_folder(home) / "sessions.sqlite")
     with contextlib.closing(connection), connection:
+        yield connection
+
+
+@contextlib.contextmanager
+def locked(home: Home) -> Iterator[sqlite3.Connection]:
+    """Hold the stored state as another process may: no server can commit meanwhile."""
+    with database(home) as connection:
+        connection.execute("BEGIN IMMEDIATE")
         yield connection
 
 

@@ -202,6 +202,14 @@ class Races:
             f"the restarted {kernel_id} ended",
         )
 
+    def until_unlisted(self, session: Model) -> None:
+        """Wait until a deletion that waits for its kernel is committed: it shows from then on."""
+        wait_until(
+            lambda: session["id"] not in {model["id"] for model in sessions(self.server)},
+            PATIENCE,
+            f"{session['id']} was deleted",
+        )
+
     def until_gone(self, kernel_id: str) -> None:
         """Wait for the end of a kernel for which no reply waits."""
         wait_until(

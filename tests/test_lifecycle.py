@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import websocket
 from clients import new_session, sessions, until_idle
-from homes import TESTS, database, history, kernel_process
+from homes import TESTS, database, history, kernel_process, locked
 from servers import Home, Server, kernel_processes, wait_until
 
 from jupyter_sessions_ext.events import KERNEL_EVENTS, SESSION_EVENTS
@@ -24,8 +24,8 @@ ADA = "--ServerApp.identity_provider_class=configured.Ada"
 
 @pytest.fixture
 def known(server_factory: Callable[..., Server]) -> Iterator[Server]:
-    """Run a server that knows its user by name, and gives a kernel up when it dies."""
-    args = [ADA, "--KernelRestarter.restart_limit=0"]
+    """Run a server that knows its user by name, and soon gives a kernel up when it dies."""
+    args = [ADA, "--KernelRestarter.restart_limit=0", "--KernelRestarter.time_to_dead=0.1"]
     with server_factory(args=args, env={"PYTHONPATH": str(TESTS)}) as server:
         yield server
 
@@ -61,13 +61,29 @@ def test_a_session_whose_kernel_is_gone_is_dormant_and_comes_back(
         lambda: history(home, session["id"])[-1] == ("dormant", reason, user), 10, "it is history"
     )
     known.kill()
-    known.args = known.args[:2]
+    known.args = known.args[:3]
     known.start()
     assert sessions(known) == []
     back = new_session(known)
     assert back["id"] == session["id"]
     assert back["kernel"]["id"] != session["kernel"]["id"]
     assert history(home, session["id"])[-1] == ("revived", "", "ada")
+
+
+def test_a_session_whose_kernel_is_gone_is_not_shown_while_that_cannot_be_stored(
+    home: Home, known: Server
+) -> None:
+    session = new_session(known)
+    with locked(home) as connection:
+        kernel_process(home, session["kernel"]["id"]).kill()
+        wait_until(lambda: known.get("/api/kernels").json() == [], 10, "the kernel was given up")
+        assert sessions(known) == []
+        reply = known.get(f"/api/sessions/{session['id']}")
+        assert (reply.status_code, session["id"] in reply.json()["message"]) == (404, True)
+        assert connection.execute("SELECT state FROM session_detail").fetchall() == [("live",)]
+    wait_until(
+        lambda: history(home, session["id"])[-1] == ("dormant", "died", "system"), 10, "it is kept"
+    )
 
 
 def test_deleting_a_session_leaves_others_of_its_kernel_dormant(home: Home, known: Server) -> None:

@@ -230,7 +230,7 @@ def test_a_delete_while_the_kernel_is_restarted_ends_it(races: Races) -> None:
     with races.held("start") as start:
         start.holds(races.restart(model))
         delete = races.delete(model)
-        races.until_asked("DELETE")
+        races.until_unlisted(model)
         races.check_listed()
         assert not delete.done()
     told(delete, 204)
@@ -243,7 +243,7 @@ def test_a_delete_while_a_dead_kernel_is_restarted_ends_it(races: Races) -> None
         kernel_process(races.home, model["kernel"]["id"]).kill()
         start.reached()
         delete = races.delete(model)
-        races.until_asked("DELETE")
+        races.until_unlisted(model)
         races.check_listed()
     told(delete, 204)
     races.check()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import sqlite3
 import subprocess
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 from clients import new_session, running_session, sessions
 from conftest import require
-from homes import database, kernel_process, state_folder, without_us
+from homes import database, kernel_process, locked, state_folder, without_us
 from servers import Home, Server, kernel_processes, wait_until
 
 if TYPE_CHECKING:
@@ -43,10 +42,7 @@ def test_a_database_that_another_process_has_locked_does_not_keep_the_server_fro
     with server_factory(args=[f"--SessionsApp.kernels_on_stop={on_stop}"]) as server:
         session = new_session(server)
         server.execute(session["kernel"]["id"], "x = 1")
-        with contextlib.closing(
-            sqlite3.connect(state_folder(home) / "sessions.sqlite", isolation_level=None)
-        ) as other:
-            other.execute("BEGIN IMMEDIATE")
+        with locked(home):
             reply = server.patch(f"/api/sessions/{session['id']}", {"path": "b.ipynb"})
             assert reply.status_code == 503
             assert [s["path"] for s in sessions(server)] == ["a.ipynb"]
