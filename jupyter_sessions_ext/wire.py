@@ -64,11 +64,10 @@ def check_path(path: str | UnsetType) -> None:
             raise InvalidBodyError("path: must not lead out of the root folder")
 
 
-def in_utc(time: datetime, name: str) -> datetime:
-    """Return a time in the form in which times are kept.
+def in_utc(name: str, time: datetime) -> datetime:
+    """Return a time in the zone in which times are kept and compared.
 
-    :param name: of the field
-    :raises InvalidBodyError: there is no such time in UTC
+    :raises InvalidBodyError: there is no such time in UTC, as before the year 1
     """
     try:
         return time.astimezone(timezone.utc)

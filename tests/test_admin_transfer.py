@@ -162,7 +162,7 @@ def test_a_document_that_makes_no_sense_changes_nothing(
 
 
 def test_what_a_later_version_adds_is_passed_over() -> None:
-    more = ndjson(HEADER, {"session": {**SESSION, "colour": "red"}}, {"mood": 1}, {"event": EVENT})
+    more = ndjson(HEADER, {"session": {**SESSION, "colour": "red"}}, {"event": EVENT})
     document = read(more + b"\n\n")
     assert [s.session_id for s in document.sessions] == ["s"]
     [event] = document.events

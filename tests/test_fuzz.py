@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 import minimal_kernel
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, Phase, given, settings
+from fuzzing import FULL, LONGEST, PATHS, VALUES, call, check_answer, examples, near, raw
+from hypothesis import given
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks
@@ -19,12 +18,9 @@ from servers import Home, Server, kernel_processes, wait_until
 from jupyter_sessions_ext.api.documents import core_document
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-FULL: Final = os.environ.get("SESSIONS_DRILLS") == "full"
 EXAMPLES: Final = 5000 if FULL else 300
-LONGEST: Final = 10.0
-"""Seconds for one request: what takes longer hangs."""
 
 ROOT: Final = "/api/sessions"
 ONE: Final = "/api/sessions/{session_id}"
@@ -53,22 +49,6 @@ def document() -> dict[str, Any]:
 
 
 SCHEMA: Final = schemathesis.openapi.from_dict(document())
-TEXT: Final = st.text() | st.text(st.characters(categories=["Cs", "Cc", "L"]))
-VALUES: Final = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
-    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4),
-    max_leaves=8,
-)
-
-
-def near(*fields: str) -> st.SearchStrategy[dict[str, Any]]:
-    """Return objects that have these fields, or not, with any value."""
-    return st.fixed_dictionaries({}, optional=dict.fromkeys(fields, VALUES))
-
-
-PATHS: Final = st.sampled_from(
-    ["a", "../a", "a/../../b", "/", "..", "", "x" * 5000, "a\0", "\ud800"]
-)
 BODIES: Final = st.fixed_dictionaries(
     {},
     optional={
@@ -80,19 +60,12 @@ BODIES: Final = st.fixed_dictionaries(
         "unknown": VALUES,
     },
 )
-RAW_BODIES: Final = st.one_of(
-    BODIES.map(lambda value: json.dumps(value).encode()),
-    VALUES.map(lambda value: json.dumps(value).encode()),
-    st.binary(),
-    st.sampled_from(
-        [
-            *(b"", b" ", b"null", b"\xff\xfe{}", b"[" * 100_000, b"1" * 5000, b'{"path": 1e999}'),
-            b'{"path": "a", "type": "file", "\\ud800": null}',
-            b'{"path": "a", "path": 5, "type": "file"}',
-        ]
-    ),
+RAW_BODIES: Final = raw(
+    BODIES,
+    b'{"path": 1e999}',
+    b'{"path": "a", "type": "file", "\\ud800": null}',
+    b'{"path": "a", "path": 5, "type": "file"}',
 )
-
 
 WELL_FORMED: Final = st.fixed_dictionaries(
     {"path": st.sampled_from(["a.ipynb", "b/c.ipynb", "d"]), "type": st.just("notebook")},
@@ -136,29 +109,15 @@ class Fuzzed:
 
     def send(self, case: schemathesis.Case[Any], refused: bool) -> None:
         """Send a request, and check its answer."""
-        response = case.call(
-            base_url=self.server.url,
-            headers={"Authorization": f"token {self.server.token}"},
-            timeout=LONGEST,
-        )
+        response = call(case, self.server.url, self.server.token)
         self.check(case, response, [checks.negative_data_rejection] if refused else [])
 
     def check(self, case: schemathesis.Case[Any], response: Any, more: Sequence[Any] = ()) -> None:
-        """Check an answer against the document.
+        """Check an answer against the document, and what it has left.
 
         :raises AssertionError: with the request
         """
-        case.validate_response(
-            response,
-            checks=[
-                never_a_fault,
-                checks.status_code_conformance,
-                checks.content_type_conformance,
-                checks.response_headers_conformance,
-                checks.response_schema_conformance,
-                *more,
-            ],
-        )
+        check_answer(case, response, never_a_fault, more)
         if case.method == "GET" or response.status_code >= 400:
             assert self._list() == self.listed, (response.status_code, case.as_curl_command())
         else:
@@ -192,19 +151,6 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
     assert home.processes() == []
 
 
-def examples(share: float) -> Callable[[Any], Any]:
-    return settings(
-        max_examples=round(EXAMPLES * share),
-        derandomize=not FULL,
-        phases=[Phase.generate, *([Phase.shrink] if FULL else [])],
-        database=None,
-        deadline=None,  # an example may start a kernel
-        # Bodies that a schema forbids are found by trying.
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
-        print_blob=True,
-    )
-
-
 @pytest.mark.drill
 @pytest.mark.timeout(60 + EXAMPLES)
 @pytest.mark.parametrize(("method", "path", "mode"), SHARES, ids=str)
@@ -213,7 +159,7 @@ def test_each_answer_is_one_that_is_described(
 ) -> None:
     positive = mode is GenerationMode.POSITIVE
 
-    @examples(SHARES[method, path, mode])
+    @examples(EXAMPLES * SHARES[method, path, mode])
     @given(
         case=SCHEMA[path][method].as_strategy(generation_mode=mode),
         known=st.booleans(),
@@ -237,7 +183,7 @@ def test_each_answer_is_one_that_is_described(
 def test_any_body_is_taken_or_refused(method: str, path: str, fuzzed: Fuzzed) -> None:
     operation = SCHEMA[path][method]
 
-    @examples(RAW[method, path])
+    @examples(EXAMPLES * RAW[method, path])
     @given(body=RAW_BODIES)
     def send(body: bytes) -> None:
         url = path.format(session_id=fuzzed.session_id)

@@ -14,7 +14,7 @@ from jupyter_core.utils import ensure_async
 from tornado import web
 
 from .. import metrics
-from ..errors import KernelStartError, StoreUnavailableError
+from ..errors import KernelStartError, SessionsError, StoreUnavailableError
 from ..models import SessionRecord, SessionState
 from ..sessions.changing import condition
 from ..sessions.manager import SessionManager
@@ -60,7 +60,8 @@ class Actions:
         """Do one of the verbs to one session.
 
         :raises tornado.web.HTTPError: 404, there is no such session; 409, it cannot be done to it
-            as it is; 400, its kernel cannot be started; 503, it cannot be stored
+            as it is; 400, its kernel is not installed; 500, it cannot be started; 503, it cannot
+            be stored
         """
         with metrics.operation(action), _explained():
             session = self.find(session_id)
@@ -70,11 +71,13 @@ class Actions:
             elif action == "forget":
                 await self._sessions.forget_sessions([session_id])
             elif action == "revive":
-                await self._sessions.revive_session(session_id)
+                with _starting(session):
+                    await self._sessions.revive_session(session_id)
             elif action == "interrupt":
                 await ensure_async(self._kernels.interrupt_kernel(session.kernel_id))
             else:
-                await self._restart(session)
+                with _starting(session):
+                    await ensure_async(self._kernels.restart_kernel(session.kernel_id))
 
     def _refuse_dormant(self, action: Action, session: SessionRecord) -> None:
         if action in NEEDS_KERNEL and not self.is_live(session):
@@ -88,14 +91,6 @@ class Actions:
         elif not await self._sessions.forget_sessions([session.session_id], only_dormant=True):
             self.find(session.session_id)
             raise web.HTTPError(409, f"Session {session.session_id} was revived meanwhile")
-
-    async def _restart(self, session: SessionRecord) -> None:
-        try:
-            await ensure_async(self._kernels.restart_kernel(session.kernel_id))
-        except web.HTTPError:
-            raise
-        except Exception as error:
-            raise KernelStartError(session.kernel_name or "", str(error)) from error
 
     @metrics.counted("change")
     async def change(
@@ -172,7 +167,7 @@ class Actions:
         try:
             await self.do(action, session_id)
         except web.HTTPError as error:
-            return error.status_code, error.log_message or http.HTTPStatus(error.status_code).phrase
+            return error.status_code, message_of(error)
         except Exception as error:
             logging.getLogger(__name__).exception("%s of session %s", action, session_id)
             return 500, str(error)
@@ -190,7 +185,7 @@ class Actions:
                 try:
                     self._refuse_dormant(action, session)
                 except web.HTTPError as error:
-                    outcome = error.status_code, error.log_message or ""
+                    outcome = error.status_code, message_of(error)
             results.append(_result(session_id, session.path if session else None, outcome))
         return results
 
@@ -224,18 +219,39 @@ class Actions:
 
 
 @contextmanager
+def _starting(session: SessionRecord) -> Iterator[None]:
+    """Tell of a kernel that cannot be started: whatever its class, or the system, raises."""
+    try:
+        yield
+    except (web.HTTPError, NoSuchKernel, SessionsError):
+        raise
+    except Exception as error:
+        raise KernelStartError(session.kernel_name or "", str(error)) from error
+
+
+@contextmanager
 def _explained() -> Iterator[None]:
     """Turn what may be wrong into the answer that it has over REST."""
     try:
         yield
     except NoSuchKernel as error:
-        raise web.HTTPError(400, f"kernel.name: no kernel {error.name!r} is installed") from error
+        raise _not_installed(error) from error
     except KernelStartError as error:
         if isinstance(error.__cause__, NoSuchKernel):
-            raise web.HTTPError(400, f"kernel.name: {error}") from error
+            raise _not_installed(error.__cause__) from error
         raise web.HTTPError(500, str(error)) from error
     except StoreUnavailableError as error:
         raise web.HTTPError(503, str(error)) from error
+
+
+def _not_installed(error: NoSuchKernel) -> web.HTTPError:
+    return web.HTTPError(400, f"kernel.name: no kernel {error.name!r} is installed")
+
+
+def message_of(error: web.HTTPError) -> str:
+    """Return what is wrong; tornado doubles each ``%``, for its log."""
+    message = (error.log_message or "") % error.args
+    return message or http.HTTPStatus(error.status_code).phrase
 
 
 def _outcome(action: Action) -> tuple[int, str]:
@@ -244,7 +260,7 @@ def _outcome(action: Action) -> tuple[int, str]:
 
 def _not_found(session_id: str) -> tuple[int, str]:
     error = SessionNotFoundError(session_id=session_id)
-    return error.status_code, error.log_message or ""
+    return error.status_code, message_of(error)
 
 
 def _result(session_id: str, path: str | None, outcome: tuple[int, str]) -> ActionResult:

@@ -15,7 +15,8 @@ T = TypeVar("T")
 
 def write_cursor(sort: str, *place: float | str) -> str:
     """Return the cursor of the page behind a place."""
-    return base64.urlsafe_b64encode(json.dumps([sort, *place]).encode()).decode().rstrip("=")
+    text = json.dumps([sort, *place], ensure_ascii=False)  # shorter: it is part of a URL
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def read_cursor(text: str, sort: str, place: type[T]) -> T:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
+import msgspec
+
 from ..models import Event, EventAction, EventFilter
 from ..storage.store import Store
 from ..wire import InvalidBodyError, in_utc
 from .cursors import read_cursor, write_cursor
-from .schemas import EventItem, EventsPage, EventsQuery
+from .schemas import EventItem, EventsPage, EventsQuery, Time
 
 _SORT = "-time"
 
@@ -16,15 +18,15 @@ _SORT = "-time"
 async def events_page(store: Store, query: EventsQuery) -> EventsPage:
     """Return a page of the history.
 
-    :raises InvalidBodyError: the cursor is not one of this list
+    :raises InvalidBodyError: a time is none, or the cursor is not one of this list
     :raises StoreUnavailableError: it cannot be read
     """
     wanted = EventFilter(
         session_id=query.session,
         action=query.action,
         user=query.user,
-        since=in_utc(query.since, "since") if query.since else None,
-        until=in_utc(query.until, "until") if query.until else None,
+        since=_time("since", query.since),
+        until=_time("until", query.until),
     )
     after = _read_place(query.cursor) if query.cursor is not None else None
     events = await store.events(wanted, after=after, most=query.limit + 1, latest_first=True)
@@ -45,6 +47,16 @@ async def events_page(store: Store, query: EventsQuery) -> EventsPage:
         next=_write_place(shown[-1]) if len(events) > len(shown) else None,
         total=await store.count_events(wanted),
     )
+
+
+def _time(name: str, text: str | None) -> datetime | None:
+    """Read a time; a mere number is none, though it might count seconds, or days."""
+    if text is None:
+        return None
+    try:
+        return in_utc(name, msgspec.convert(text, Time))
+    except msgspec.ValidationError as error:
+        raise InvalidBodyError(f"{name}: {error}") from error
 
 
 def _write_place(event: Event) -> str:

@@ -25,9 +25,15 @@ Text = Annotated[str, Meta(max_length=4096, pattern=TEXT)]
 Seconds = Annotated[float, Meta(ge=0, le=1e10)]
 Limit = Annotated[int, Meta(ge=1, le=1000, description="Items on a page.")]
 Cursor = Annotated[
-    str, Meta(max_length=16384, description="The page to be answered: `next` of the one before.")
+    str,
+    Meta(
+        max_length=49152,  # a path and an id, of 4096 characters of four bytes each, in base64
+        description="The page to be answered: `next` of the one before.",
+        extra_json_schema={"pattern": "^[A-Za-z0-9_-]*$"},
+    ),
 ]
 Time = Annotated[datetime, Meta(tz=True)]
+TimeText = Annotated[str, Meta(max_length=64, extra_json_schema={"format": "date-time"})]
 
 Sort = Literal[
     "path", "created_at", "last_activity", "cpu", "memory",
@@ -85,8 +91,8 @@ class EventsQuery(Struct, forbid_unknown_fields=True, kw_only=True):
     session: Annotated[Text | None, Meta(description="A session's id.")] = None
     action: EventAction | None = None
     user: Annotated[Text | None, Meta(description="A user's name, or `system`.")] = None
-    since: Annotated[Time | None, Meta(description="Not before this time.")] = None
-    until: Annotated[Time | None, Meta(description="Before this time.")] = None
+    since: Annotated[TimeText | None, Meta(description="Not before this time.")] = None
+    until: Annotated[TimeText | None, Meta(description="Before this time.")] = None
     limit: Limit = 100
     cursor: Cursor | None = None
 

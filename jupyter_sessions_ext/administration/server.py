@@ -65,7 +65,15 @@ async def log_of(
         raise web.HTTPError(404, f"No log is kept of session {session.session_id}'s kernel")
     record = workspace.registry.kernels.get(kernel_id)
     try:
-        return await asyncio.to_thread(end_of_log, place, kernel_id, record, size, tokens)
+        return await asyncio.to_thread(
+            end_of_log,
+            place,
+            kernel_id,
+            record,
+            size,
+            kernel_name=session.kernel_name,
+            tokens=tokens,
+        )
     except FileNotFoundError as error:
         raise web.HTTPError(
             404, f"There is no log of session {session.session_id}'s kernel any more"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, TypeVar
@@ -28,7 +29,17 @@ from ..models import (
 )
 from ..registry import Registry
 from ..storage.store import Store
-from ..wire import InvalidBodyError, KernelId, KernelName, Name, Path, Type, in_utc
+from ..wire import (
+    InvalidBodyError,
+    KernelId,
+    KernelName,
+    Name,
+    Path,
+    Type,
+    check_path,
+    explained,
+    in_utc,
+)
 from .schemas import Imported, Text
 
 FORMAT = "jupyter_sessions_ext"
@@ -45,12 +56,15 @@ AT_ONCE = 500
 Time = Annotated[datetime, Meta(tz=True)]
 T = TypeVar("T")
 
+_OF_NO_URL = frozenset({".", "..", "actions"})
+"""Ids of which ``sessions/{id}`` is another address."""
+
 
 class Header(Struct, kw_only=True):
     """The first line."""
 
     format: str
-    version: int
+    version: Annotated[int, Meta(ge=1)]
     exported_at: Time
 
 
@@ -87,7 +101,14 @@ class ExportedSession(Struct, kw_only=True):
         )
 
     def record(self) -> SessionRecord:
-        """Return the session as it comes in: dormant, as its kernel is not here."""
+        """Return the session as it comes in: dormant, as its kernel is not here.
+
+        :raises InvalidBodyError: it is none that could have been made here
+        """
+        if self.id in _OF_NO_URL:
+            raise InvalidBodyError(f"session.id: must not be {self.id!r}")
+        if self.path is not None:
+            check_path(self.path)
         return SessionRecord(
             session_id=self.id,
             path=self.path,
@@ -97,7 +118,7 @@ class ExportedSession(Struct, kw_only=True):
             kernel_name=self.kernel_name,
             state=SessionState.DORMANT,
             reason=self.reason or "imported",
-            created_at=in_utc(self.created_at, "created_at"),
+            created_at=in_utc("session.created_at", self.created_at),
             created_by=self.created_by,
         )
 
@@ -125,9 +146,12 @@ class ExportedEvent(Struct, kw_only=True):
         )
 
     def event(self) -> Event:
-        """Return the event, in this process's form of it."""
+        """Return the event, in this process's form of it.
+
+        :raises InvalidBodyError: there is no such time in UTC
+        """
         return Event(
-            time=in_utc(self.time, "time"),
+            time=in_utc("event.time", self.time),
             action=self.action,
             session_id=self.session_id,
             kernel_id=self.kernel_id,
@@ -180,38 +204,42 @@ def read(text: bytes) -> Document:
 
     :raises InvalidBodyError: a line makes no sense, and which; or it is of a newer version
     """
-    lines = enumerate(text.split(b"\n"), 1)
-    header = _decoded(next(lines), Header)
-    if header.format != FORMAT:
-        raise InvalidBodyError(f"line 1: format: not {FORMAT}")
-    if header.version > VERSION:
-        raise InvalidBodyError(
-            f"line 1: version: {header.version} is newer than {VERSION}, the newest that is known "
-            "here: upgrade jupyter_sessions_ext"
-        )
+    lines = text.split(b"\n")
+    with _named(1):
+        header = msgspec.json.decode(lines[0], type=Header)
+        if header.format != FORMAT:
+            raise InvalidBodyError(f"format: not {FORMAT}")
+        if header.version > VERSION:
+            raise InvalidBodyError(
+                f"version: {header.version} is newer than {VERSION}, the newest that is known "
+                "here: upgrade jupyter_sessions_ext"
+            )
     sessions: dict[str, SessionRecord] = {}
     events: list[Event] = []
     decoder = msgspec.json.Decoder(Line)
-    for line in lines:
-        if line[1].strip():
-            told = _decoded(line, Line, decoder)
-            try:
+    for number, line in enumerate(lines[1:], 2):
+        if line.strip():
+            with _named(number):
+                told = decoder.decode(line)
+                if told.session is None and told.event is None:
+                    raise InvalidBodyError("neither a session nor an event")
                 if told.session is not None:
                     sessions.setdefault(told.session.id, told.session.record())
                 if told.event is not None:
                     events.append(told.event.event())
-            except InvalidBodyError as error:
-                raise InvalidBodyError(f"line {line[0]}: {error}") from error
     return Document(tuple(sessions.values()), tuple(events))
 
 
-def _decoded(
-    line: tuple[int, bytes], cls: type[T], decoder: msgspec.json.Decoder[T] | None = None
-) -> T:
-    number, text = line
+@contextmanager
+def _named(number: int) -> Iterator[None]:
+    """Say of what is wrong in which line it is."""
     try:
-        return (decoder or msgspec.json.Decoder(cls)).decode(text)
-    except (msgspec.DecodeError, UnicodeError) as error:
+        yield
+    except InvalidBodyError as error:
+        raise InvalidBodyError(f"line {number}: {error}") from error
+    except msgspec.ValidationError as error:
+        raise InvalidBodyError(f"line {number}: {explained(error)}") from error
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise InvalidBodyError(f"line {number}: {error}") from error
 
 

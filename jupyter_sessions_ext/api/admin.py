@@ -13,7 +13,7 @@ from jupyter_server.utils import url_escape, url_path_join
 from tornado import web
 
 from ..administration import server
-from ..administration.actions import Actions
+from ..administration.actions import Actions, message_of
 from ..administration.catalog import Catalog
 from ..administration.history import events_page
 from ..administration.items import Items, digest, version_of
@@ -37,6 +37,7 @@ from ..sessions.manager import SessionManager
 from ..wire import MOST_BYTES, InvalidBodyError, decode
 from ..workspace import Workspace
 from .documents import admin_document
+from .openapi import Error
 from .parameters import read_parameters, versions
 
 RESOURCE = "sessions_admin"
@@ -138,14 +139,18 @@ class _AdminHandler(APIHandler):
         return self._etag or super().compute_etag()
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Tell of a store that cannot be used as of any other reason."""
+        """Tell of what is wrong as jupyter_server does, and of a store that cannot be used, too."""
         error = kwargs.get("exc_info", (None, None))[1]
         if isinstance(error, StoreUnavailableError):
-            unavailable = web.HTTPError(503, str(error))
+            error = web.HTTPError(503, str(error))
             self.set_status(503)
-            kwargs["exc_info"] = (web.HTTPError, unavailable, None)
-            status_code = 503
-        super().write_error(status_code, **kwargs)
+        if not isinstance(error, web.HTTPError):
+            super().write_error(status_code, **kwargs)
+            return
+        message = message_of(error)
+        self.log.warning("wrote error: %r", message, exc_info=error.status_code == 500)
+        self.set_header("Content-Type", "application/json")
+        self.answer(Error(message=message, reason=error.reason))
 
 
 class SessionsHandler(_AdminHandler):

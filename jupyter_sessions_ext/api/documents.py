@@ -135,19 +135,25 @@ _ADMIN = (
         method="get",
         path=_ROOT,
         summary="What the server is, and what it keeps",
-        answers={200: ServerInfo},
+        headers=_CONDITIONAL,
+        answers={200: ServerInfo, 304: None},
+        answer_headers=["ETag"],
     ),
     Operation(
         method="get",
         path=f"{_ROOT}/health",
         summary="Whether changes can be stored",
-        answers={200: Health, 503: Health},
+        headers=_CONDITIONAL,
+        answers={200: Health, 304: None, 503: Health},
+        answer_headers=["ETag"],
     ),
     Operation(
         method="get",
         path=f"{_ROOT}/openapi.json",
         summary="This document",
-        answers={200: Document},
+        headers=_CONDITIONAL,
+        answers={200: Document, 304: None},
+        answer_headers=["ETag"],
     ),
     Operation(
         method="get",
@@ -193,7 +199,7 @@ _ADMIN = (
         method="post",
         path=f"{_ONE}/revive",
         summary="Give a dormant session a new kernel",
-        answers={200: SessionItem, 400: Error, 404: Error, 409: Error, 500: Error},
+        answers={200: SessionItem, 404: Error, 409: Error, 500: Error},
         answer_headers=["ETag"],
     ),
     Operation(
@@ -215,7 +221,9 @@ _ADMIN = (
         path=f"{_ONE}/log",
         summary="Read the end of what a session's kernel has written outside of cells",
         query=LogQuery,
-        answers={200: "text/plain", 404: Error},
+        headers=_CONDITIONAL,
+        answers={200: "text/plain", 304: None, 404: Error},
+        answer_headers=["ETag"],
     ),
     Operation(
         method="get",
@@ -278,15 +286,34 @@ def admin_document(base_url: str = "/") -> dict[str, Any]:
         _ADMIN,
         path_parameters={"session_id": any_id, "kernel_id": any_id},
         meanings=_ADMIN_MEANINGS,
+        refusals=(400, 403, 503),  # what is unknown in a query is refused everywhere
     )
     schemas = made["components"]["schemas"]
-    schemas["KernelChange"]["oneOf"] = [{"required": ["id"]}, {"required": ["name"]}]
+    _say_what_goes_together(schemas)
+    return made
+
+
+def _say_what_goes_together(schemas: dict[str, Any]) -> None:
+    """Add what structs say in code alone: which of their fields must, and must not, be there."""
+    not_empty = {"minLength": 1}
+    schemas["KernelChange"]["oneOf"] = [
+        {"required": [name], "properties": {name: not_empty, other: False}}
+        for name, other in (("id", "name"), ("name", "id"))
+    ]
+    keeps_back = {
+        **{name: {"type": "string"} for name in ("state", "type", "kernel_name")},
+        "path": {"type": "string", "pattern": r"^$|[^*]"},
+        "q": {"type": "string", **not_empty},
+        "idle_longer_than": {"type": "number", "exclusiveMinimum": 0},
+    }
+    narrow = {
+        "anyOf": [{"required": [n], "properties": {n: s}} for n, s in keeps_back.items()],
+    }
     schemas["BulkAction"]["oneOf"] = [
         {"required": ["ids"], "properties": {"all": {"const": False}, "filter": False}},
-        {"required": ["filter"], "properties": {"ids": False}},
         {
-            "required": ["all"],
-            "properties": {"all": {"const": True}, "ids": False, "filter": False},
+            "required": ["filter"],
+            "properties": {"all": {"const": False}, "ids": False, "filter": narrow},
         },
+        {"required": ["all"], "properties": {"all": {"const": True}, "ids": False}},
     ]
-    return made

@@ -52,12 +52,14 @@ def document(
     *,
     path_parameters: Mapping[str, Any],
     meanings: Mapping[int, str],
+    refusals: Iterable[int] = (403, 503),
 ) -> dict[str, Any]:
     """Return a document.
 
     :param base_url: the server's
     :param path_parameters: the schemas of what is in braces in paths
     :param meanings: what each status says
+    :param refusals: how any method may be refused: for want of rights (403), of room (503), ...
     """
     operations = list(operations)
     structs = {s.__name__: s for o in operations for s in o.structs()} | {"Error": Error}
@@ -69,7 +71,7 @@ def document(
     paths: dict[str, Any] = {}
     for operation in operations:
         path = paths.setdefault(operation.path, _path(operation.path, path_parameters))
-        path[operation.method] = _operation(operation, components, meanings)
+        path[operation.method] = _operation(operation, components, meanings, refusals)
     return {
         "openapi": "3.1.0",
         "info": {"title": title, "version": __version__},
@@ -108,10 +110,12 @@ def _path(path: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _operation(
-    operation: Operation, components: Mapping[str, Any], meanings: Mapping[int, str]
+    operation: Operation,
+    components: Mapping[str, Any],
+    meanings: Mapping[int, str],
+    refusals: Iterable[int],
 ) -> dict[str, Any]:
-    """Describe a method; any may be refused, for want of rights (403) or of room (503)."""
-    answers = {403: Error, 503: Error, **operation.answers}
+    answers = {**dict.fromkeys(refusals, Error), **operation.answers}
     made: dict[str, Any] = {"summary": operation.summary, "responses": {}}
     parameters = [
         {"name": name, "in": "header", "description": meaning, "schema": {"type": "string"}}
@@ -124,8 +128,6 @@ def _operation(
     if operation.body is not None:
         answers = {400: Error, 413: Error, **answers}
         made["requestBody"] = {"required": True, "content": _content(operation.body)}
-    elif parameters:
-        answers = {400: Error, **answers}
     for status, answer in sorted(answers.items()):
         described: dict[str, Any] = {"description": meanings[status]}
         if answer is not None:

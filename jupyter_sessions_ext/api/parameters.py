@@ -32,9 +32,13 @@ def read_parameters(arguments: Mapping[str, Sequence[bytes]], cls: type[T]) -> T
         except UnicodeDecodeError as error:
             raise InvalidBodyError(f"{name}: not UTF-8") from error
     try:
-        return msgspec.convert(values, cls, strict=False)
+        query = msgspec.convert(values, cls, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidBodyError(explained(error)) from error
+    for name in values:
+        if getattr(query, name) is None:  # msgspec takes the text "null" for none
+            raise InvalidBodyError(f"{name}: Invalid value 'null'")
+    return query
 
 
 def versions(if_match: str) -> set[str] | None:

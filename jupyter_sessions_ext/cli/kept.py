@@ -189,10 +189,12 @@ class Kept:
 
         :raises OSError: there is no log
         """
-        known = {s.session_id: s.kernel_id for s in self.snapshot.sessions}
-        kernel = known.get(item["id"]) or kernel_id(item) or ""
+        known = {s.session_id: s for s in self.snapshot.sessions}
+        session = known.get(item["id"])
+        kernel = (session and session.kernel_id) or kernel_id(item) or ""
         records = {k.kernel_id: k for k in self.snapshot.kernels}
-        return end_of_log(self.place, kernel, records.get(kernel), size)
+        name = session.kernel_name if session else None
+        return end_of_log(self.place, kernel, records.get(kernel), size, kernel_name=name)
 
 
 def _session(

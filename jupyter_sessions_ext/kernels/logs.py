@@ -9,13 +9,14 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from jupyter_client.kernelspec import KernelSpecManager
 from tornado.ioloop import PeriodicCallback
 
 from ..folder import Place
 from ..host import environment
 from ..models import KernelRecord
 from ..workspace import Workspace
-from .secrets import masked, secrets_of
+from .secrets import masked, secrets_of, without_rest
 
 LOG_LIMIT = 1 << 20
 """Bytes; a longer log keeps its last half."""
@@ -84,11 +85,18 @@ def _shorten(log: Path) -> None:
 
 
 def end_of_log(
-    place: Place, kernel_id: str, record: KernelRecord | None, size: int, tokens: Iterable[str] = ()
+    place: Place,
+    kernel_id: str,
+    record: KernelRecord | None,
+    size: int,
+    *,
+    kernel_name: str | None,
+    tokens: Iterable[str] = (),
 ) -> str:
     """Return the end of what a kernel has written, without its secrets and those of this process.
 
     :param record: the kernel's, if it is still there
+    :param kernel_name: its kernelspec's name
     :param tokens: of the server
     :raises OSError: it cannot be read
     """
@@ -96,7 +104,18 @@ def end_of_log(
     if record is not None:
         own = environment(record.process.pid) if record.process else {}
         secrets += secrets_of(record.connection, own)
+    if kernel_name is not None:  # it may be all that is left of a kernel's own environment
+        secrets += secrets_of({}, _environment_of_spec(kernel_name))
     return read_end(place.log_file(kernel_id), size, secrets)
+
+
+def _environment_of_spec(kernel_name: str) -> dict[str, str]:
+    """Return the variables that a kernelspec sets; none when it cannot be read."""
+    try:
+        environment: dict[str, str] = KernelSpecManager().get_kernel_spec(kernel_name).env
+    except Exception:  # whatever is wrong with it is not the log's matter
+        return {}
+    return environment
 
 
 def read_end(log: Path, size: int, secrets: Iterable[str]) -> str:
@@ -105,14 +124,19 @@ def read_end(log: Path, size: int, secrets: Iterable[str]) -> str:
     :param secrets: what is masked in it
     :raises OSError: it cannot be read
     """
+    secrets = [*secrets]
     with open(log, "rb") as file:
-        length = file.seek(0, os.SEEK_END)
         # More than is asked for: a secret must not be cut in two before it is found.
-        file.seek(max(length - size - _MARGIN, 0))
-        text = masked(file.read().decode(errors="replace"), secrets).encode()
-    if len(text) <= size:
-        return text.decode()
-    end = text[-size:]
-    is_at_start = text[-size - 1 : -size] == b"\n"
+        start = max(file.seek(0, os.SEEK_END) - size - _MARGIN, 0)
+        file.seek(start)
+        text = masked(file.read().decode(errors="replace"), secrets)
+    if start:  # masks are short: it may be that the cut comes into what is asked for
+        text = without_rest(text, secrets)
+    end = text.encode()
+    if len(end) <= size and not start:
+        return text
+    is_at_start = end[-size - 1 : -size] == b"\n"
+    end = end[-size:]
     _, found, rest = end.partition(b"\n")
-    return (end if is_at_start or not found else rest).decode(errors="replace")
+    # Not "replace": a character that is cut would become one of three bytes.
+    return (end if is_at_start or not found else rest).decode(errors="ignore")
