@@ -155,14 +155,14 @@ def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
         yield fuzzed
         fuzzed.admin.clear()
         wait_until(lambda: not kernel_processes(home), 5, "no kernel was left")
-        assert "Traceback" not in server.log, server.log.partition("Traceback")[2][:5000]
+        assert "Uncaught exception" not in server.log
     assert home.processes() == []
 
 
 # ---------------------------------------------------------------------- what the document knows
 
-SESSIONS: Final = st.sampled_from(["live", "dormant", "unknown", "used", ""])
-KERNELS: Final = st.sampled_from(["kernel", "used", "unknown", "live", ""])
+SESSIONS: Final = st.sampled_from(["live", "live", "dormant", "unknown", ""])
+KERNELS: Final = st.sampled_from(["kernel", "kernel", "used", "unknown", ""])
 """Which id an example is given; none: the one that it has."""
 
 
