@@ -8,7 +8,16 @@ from dataclasses import replace
 
 import pytest
 from jupyter_server.services.sessions.sessionmanager import KernelName
-from session_managers import FakeKernels, MakesManagers, compose, create, error, rows, stored
+from session_managers import (
+    FakeKernels,
+    MakesManagers,
+    Server,
+    compose,
+    create,
+    error,
+    rows,
+    stored,
+)
 
 from jupyter_sessions_ext.models import EventFilter, KernelPhase, SessionRecord, SessionState
 from jupyter_sessions_ext.sessions.manager import SessionManager
@@ -145,3 +154,23 @@ async def test_a_deleted_session_does_not_turn_dormant_when_its_kernel_ends(
     await workspace.settled()
     assert workspace.registry.sessions == {}
     assert await actions(workspace, model["id"]) == ["created", "deleted"]
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.asyncio
+async def test_a_session_is_deleted_once_also_where_a_subclass_fails_to(
+    make_manager: MakesManagers, workspace: Workspace, kernels: FakeKernels, before: bool
+) -> None:
+    class Fails(SessionManager):
+        async def delete_session(self, session_id: str) -> None:
+            if not before:
+                await super().delete_session(session_id)
+            raise KeyError(session_id)
+
+    manager = make_manager(type("Own", (Fails,), {"workspace": workspace}), parent=Server())
+    model = await create(manager)
+    await manager.end_session(model["id"])
+    assert workspace.registry.sessions == {}
+    assert await actions(workspace, model["id"]) == ["created", "deleted"]
+    with error(404):
+        await manager.end_session(model["id"])
