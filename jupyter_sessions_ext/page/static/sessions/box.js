@@ -44,13 +44,13 @@ export function showBox({
           onsubmit?.();
         },
       },
-      h("h2", { id: "box-heading" }, heading),
+      h("h2", { id: "box-heading", tabindex: -1 }, heading),
       h("div", { class: "box-content" }, content),
       h("div", { class: "box-buttons" }, buttons),
     ),
   );
   if (!dialog.open) dialog.showModal();
-  (dialog.querySelector("[autofocus]") ?? dialog.querySelector(".box-buttons button"))?.focus();
+  else (dialog.querySelector(".box-buttons button") ?? dialog.querySelector("h2")).focus();
 }
 
 export function closeBox() {
@@ -63,7 +63,7 @@ export function showFailure(heading, text) {
   showBox({
     heading,
     content: h("p", { class: "problem" }, icon("warning"), h("span", {}, text)),
-    buttons: [button("Close", { class: "primary", onclick: closeBox })],
+    buttons: [button("Close", { class: "primary", autofocus: true, onclick: closeBox })],
   });
 }
 
