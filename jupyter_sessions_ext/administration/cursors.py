@@ -33,5 +33,5 @@ def read_cursor(text: str, sort: str, place: type[T]) -> T:
         return msgspec.convert(values, place)
     except InvalidBodyError:
         raise
-    except (ArithmeticError, ValueError, TypeError, RecursionError) as error:
+    except (msgspec.MsgspecError, ArithmeticError, ValueError, TypeError, RecursionError) as error:
         raise InvalidBodyError("cursor: not one that this list has answered") from error
