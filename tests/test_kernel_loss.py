@@ -88,7 +88,7 @@ def test_a_half_done_change_of_kernel_leaves_the_session_with_the_one_it_had(
     with pytest.raises(httpx.TransportError):
         server.patch(f"/api/sessions/{session['id']}", {"kernel": {"name": "python3"}})
     wait_until(lambda: not server.running, 10, "the server died")
-    assert len(kernel_processes(home)) == 2
+    wait_until(lambda: len(kernel_processes(home)) == 2, 10, "the new kernel is seen as one")
     server.args = []
     server.start()
     assert [s["kernel"]["id"] for s in sessions(server)] == [session["kernel"]["id"]]
@@ -266,7 +266,7 @@ def test_another_hosts_records_are_left_alone(home: Home, server: Server) -> Non
     server.start()
     assert [s["id"] for s in sessions(server)] == [mine["id"]]
     server.terminate()
-    assert len(kernel_processes(home)) == 2
+    wait_until(lambda: len(kernel_processes(home)) == 2, 10, "the new kernel is seen as one")
     with database(home) as connection:
         rows = connection.execute("SELECT machine FROM kernel ORDER BY rowid").fetchall()
         assert ("elsewhere",) in rows
