@@ -293,4 +293,15 @@ class Denying(Authorizer):
     def is_authorized(self, handler: Any, user: User, action: str, resource: str) -> bool:
         with open(os.environ["ASKED"], "a") as file:
             file.write(f"{handler.request.method} {action} {resource}\n")
-        return action not in os.environ["DENIED"].split(",")
+        return not {action, resource} & self.denied()
+
+    def denied(self) -> set[str]:
+        return set(os.environ["DENIED"].split(","))
+
+
+class DenyingAsTold(Denying):
+    """Denies what the file that variable DENIED names says at the moment."""
+
+    def denied(self) -> set[str]:
+        with open(os.environ["DENIED"]) as file:
+            return set(file.read().split())

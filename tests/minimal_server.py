@@ -1,7 +1,8 @@
-"""What runs in a server whose kernels are minimal: their kernelspecs, and a route that culls."""
+"""What runs in a server whose kernels are minimal: kernelspecs, and routes that cull and list."""
 
 from __future__ import annotations
 
+import json
 import os
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -12,9 +13,12 @@ from jupyter_core.utils import ensure_async
 from jupyter_server.base.handlers import APIHandler
 from jupyter_server.utils import url_path_join
 from tornado import web
+from tornado.routing import RuleRouter
 from traitlets import default
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from jupyter_server.serverapp import ServerApp
 
 
@@ -45,10 +49,26 @@ class CullHandler(APIHandler):
         self.set_status(204)
 
 
+class RoutesHandler(APIHandler):
+    """GET tells which handler of which module the server has for which pattern."""
+
+    @web.authenticated
+    def get(self) -> None:
+        def found(router: Any) -> Iterator[tuple[str, str, str]]:
+            for rule in router.rules:
+                if isinstance(rule.target, RuleRouter):
+                    yield from found(rule.target)
+                elif isinstance(rule.target, type):
+                    yield rule.matcher.regex.pattern, rule.target.__module__, rule.target.__name__
+
+        self.finish(json.dumps([*found(self.application.default_router)]))
+
+
 def _jupyter_server_extension_points() -> list[dict[str, Any]]:
     return [{"module": __name__}]
 
 
 def _load_jupyter_server_extension(serverapp: ServerApp) -> None:
     path = url_path_join(serverapp.base_url, r"/test/cull/([^/]+)")
-    serverapp.web_app.add_handlers(".*$", [(path, CullHandler)])
+    routes = url_path_join(serverapp.base_url, "/test/routes")
+    serverapp.web_app.add_handlers(".*$", [(path, CullHandler), (routes, RoutesHandler)])
