@@ -16,7 +16,7 @@ from workspaces import Opens
 from jupyter_sessions_ext.storage.sqlite import MEMORY, SQLiteStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
     from stores import MakesStores
@@ -49,6 +49,19 @@ def quick_starts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
         yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Show with a failure what the servers of the test's home have logged."""
+    report = yield
+    home = item.stash.get(HOME, None)
+    if report.failed and home is not None:
+        for server in home.servers:
+            report.sections.append((f"log of the server on port {server.port}", server.log_tail))
+    return report
 
 
 @pytest.fixture(autouse=True)

@@ -259,7 +259,7 @@ class Server:
         except BaseException as error:
             self.kill()
             if isinstance(error, AssertionError):
-                raise AssertionError(f"{error}\n{self._log_tail()}") from None
+                raise AssertionError(f"{error}\n{self.log_tail}") from None
             raise
         return self
 
@@ -284,7 +284,7 @@ class Server:
         try:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
-            message = f"the server ignored SIGTERM for {timeout} s\n{self._log_tail()}"
+            message = f"the server ignored SIGTERM for {timeout} s\n{self.log_tail}"
             raise AssertionError(message) from None
 
     def close(self) -> None:
@@ -391,7 +391,9 @@ class Server:
             return self._http.get(f"{self.url}/api", timeout=1).is_success
         return False
 
-    def _log_tail(self) -> str:
+    @property
+    def log_tail(self) -> str:
+        """The end of the log, under its file's name."""
         return f"--- end of {self.log_path.name} ---\n{self.log[-4000:]}"
 
 
