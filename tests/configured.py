@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import signal
+import socket
 from typing import Any
 
 from jupyter_client.launcher import launch_kernel
@@ -75,6 +76,17 @@ class FailsToShutDown(ServerKernelManager):
 
     async def _async_request_shutdown(self, restart: bool = False) -> None:
         raise OSError(errno.EMFILE, "injected")
+
+
+class TakenPort(ServerKernelManager):
+    """Is given, for its first start, a port that another program has just taken."""
+
+    _taken: socket.socket | None = None
+
+    async def _async_launch_kernel(self, kernel_cmd: list[str], **kw: Any) -> None:
+        if self._taken is None:
+            self._taken = socket.create_server((self.ip, self.shell_port))
+        await super()._async_launch_kernel(kernel_cmd, **kw)
 
 
 class ScratchProvisioner(LocalProvisioner):

@@ -188,6 +188,22 @@ def test_an_adopted_kernel_is_restarted_on_other_ports_where_its_class_wants_tha
         assert seen[0] != seen[1] != seen[2]
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_kernel_whose_port_was_taken_is_started_on_others(
+    home: Home, server_factory: Callable[..., Server], at_once: bool
+) -> None:
+    option = "--AsyncMappingKernelManager.kernel_manager_class=configured.TakenPort"
+    with server_factory(args=[option], env=configured()) as server:
+        kernel_id = new_session(server)["kernel"]["id"]
+        if not at_once:
+            wait_until(lambda: "restarting kernel (1/5)" in server.log, 10, "it was restarted")
+        assert server.execute(kernel_id, "print(1)") == "1\n"
+        until_idle(server, kernel_id)
+        assert server.log.count("restarting kernel") == 1
+        server.restart()
+        assert server.execute(kernel_id, "print(2)") == "2\n"
+
+
 def test_what_a_users_kernel_manager_does_at_start_restart_and_end_it_does_for_adopted_kernels_too(
     home: Home, server_factory: Callable[..., Server]
 ) -> None:

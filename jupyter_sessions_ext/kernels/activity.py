@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Container, Iterable
+from concurrent.futures import Future
 from typing import Any
 
+import zmq
 from jupyter_server.services.kernels.kernelmanager import (
     AsyncMappingKernelManager,
     MappingKernelManager,
@@ -45,6 +47,30 @@ class ActivityMixin(AsyncMappingKernelManager):
         self._changed.add(kernel_id)
         if isinstance(kernel, DurableKernelMixin):
             self._tracked.add(kernel_id)
+
+    def follow_ports(self, kernel_id: str) -> None:
+        """Go on with a kernel that was started again on other ports."""
+        if kernel_id not in self._kernel_ports or self._get_changed_ports(kernel_id) is None:
+            return
+        self.stop_watching_activity(kernel_id)
+        self.start_watching_activity(kernel_id)
+        known = getattr(self._kernels[kernel_id], "_kernel_info_future", None)
+        if known is not None and not known.done():
+            self._ask_kernel_info(self._kernels[kernel_id], known)
+
+    def _ask_kernel_info(self, kernel: Any, known: Future[Any]) -> None:
+        """Ask in place of a connection that has asked, and waits, where the kernel was before."""
+        stream = kernel.connect_shell()
+        stream.socket.setsockopt(zmq.LINGER, 0)
+
+        def answered(frames: list[bytes]) -> None:
+            stream.close()
+            message = kernel.session.deserialize(kernel.session.feed_identities(frames)[1])
+            if not known.done():
+                known.set_result(message["content"])
+
+        stream.on_recv(answered)
+        kernel.session.send(stream, "kernel_info_request")
 
     def _activity_changed(self, change: Any) -> None:
         self._active.add(change.owner.kernel_id)

@@ -93,8 +93,23 @@ class DurableKernelMixin(AsyncKernelManager):
                 if not isinstance(error, StoreUnavailableError):  # which is logged
                     self.log.exception("The restart of kernel %s is not recorded", self.kernel_id)
         await super()._async_post_start_kernel(**kwargs)
+        self.parent.follow_ports(self.kernel_id)  # type: ignore[union-attr]
 
     post_start_kernel = _async_post_start_kernel
+
+    def cleanup_random_ports(self) -> None:
+        """Have all ports chosen anew at the next start, also those that were chosen beforehand.
+
+        jupyter_client means to do that when a kernel ends before it is up, as where a port was
+        taken meanwhile; but it keeps those of its cache, and such a kernel would end each time.
+        """
+        super().cleanup_random_ports()
+        provisioner = self.provisioner
+        if isinstance(provisioner, LocalProvisioner) and provisioner.ports_cached:
+            for port in self.ports:
+                LocalPortCache.instance().return_port(port)
+            provisioner.ports_cached = False
+            self.cleanup_connection_file()
 
     def _refuse_removed(self) -> None:
         if self.is_removed:
