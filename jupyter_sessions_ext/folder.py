@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import StateRefusedError
-from .host import locker, machine_id
+from .host import NAMES_LOCKERS, locker, machine_id
 
 STATE_DIR = "jupyter_sessions_ext"
 """Name of the folder below Jupyter's data folder."""
@@ -69,21 +69,21 @@ class Lease:
     def holder(cls, folder: Path) -> int | None:
         """Return the pid of who has the lease of a folder, or ``None`` when it is free.
 
-        The pid is 0 where it cannot be told. Nothing is taken, so that no server that starts finds
-        the lease taken. Not for a process that holds it: it would lose it.
+        The pid is 0 where it cannot be told. Nothing is taken where the system names who holds it,
+        so that no server that starts finds the lease taken; elsewhere it is, for a moment. Not for
+        a process that holds it: it would lose it.
 
         :raises OSError: it cannot be told whether it is free
         """
-        try:
-            with open(folder / "lease", "rb") as file:
-                return locker(file.fileno(), _LOCKED_BY_SQLITE, _LOCKED_BYTES)
-        except FileNotFoundError:
+        if not (folder / "lease").exists():
             return None
-        except NotImplementedError:
+        if not NAMES_LOCKERS:
             lease = cls.take(folder)
-        if lease is None:
-            return 0
-        lease.release()
+            if lease is not None:
+                lease.release()
+            return None if lease else 0
+        with contextlib.suppress(FileNotFoundError), open(folder / "lease", "rb") as file:
+            return locker(file.fileno(), _LOCKED_BY_SQLITE, _LOCKED_BYTES)
         return None
 
     def release(self) -> None:

@@ -29,6 +29,9 @@ except ImportError:  # Windows: no sessions, process groups or signals that kern
 _FLOCK = {"linux": "hhqqi", "darwin": "qqihh"}
 """How ``struct flock`` is laid out: its members, in the order of each system."""
 
+NAMES_LOCKERS = sys.platform in _FLOCK
+"""Whether :func:`locker` can be asked on this system."""
+
 _PROC = sys.platform == "linux" and os.path.isdir("/proc/self")
 
 
@@ -122,13 +125,10 @@ def environment(pid: int) -> dict[str, str]:
 def locker(descriptor: int, start: int, length: int) -> int | None:
     """Return the pid that has a POSIX lock on some bytes of a file; ``None``: nobody has.
 
-    The pid is 0 where it is not of this system's, or of another container.
-
-    :raises NotImplementedError: this system cannot tell
+    The pid is 0 where it is not of this system's, or of another container. To be asked only where
+    the system can tell: see :data:`NAMES_LOCKERS`.
     """
-    layout = _FLOCK.get(sys.platform)
-    if layout is None:
-        raise NotImplementedError
+    layout = _FLOCK[sys.platform]
     if sys.platform == "darwin":
         asked = struct.pack(layout, start, length, 0, fcntl.F_WRLCK, os.SEEK_SET)
         _, _, pid, kind, _ = struct.unpack(layout, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))

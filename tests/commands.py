@@ -116,21 +116,31 @@ sys.stdin.read()
 
 
 @contextlib.contextmanager
-def held_lease(place: Place) -> Iterator[int]:
-    """Have another process hold the lease, as a server does that cannot be asked; yield its pid."""
+def another_process(code: str, path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Have another process run code until the end; yield the line that it tells, and the process.
+
+    :param path: its argument
+    """
     with subprocess.Popen(
-        [sys.executable, "-c", _HOLD, place.folder],
+        [sys.executable, "-c", code, path],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as process:
         assert process.stdout is not None
         try:
-            assert process.stdout.readline().strip() == "True"
-            yield process.pid
+            yield process.stdout.readline().strip(), process
         finally:
             process.kill()
-            process.communicate()
+            process.communicate()  # until what it has started has ended, too
+
+
+@contextlib.contextmanager
+def held_lease(place: Place) -> Iterator[int]:
+    """Have another process hold the lease, as a server does that cannot be asked; yield its pid."""
+    with another_process(_HOLD, place.folder) as (told, process):
+        assert told == "True"
+        yield process.pid
 
 
 def write_server_file(home: Home, url: str, **values: Any) -> Path:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
 import sqlite3
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
 import pytest
+from commands import another_process
 from conftest import require
 
 from jupyter_sessions_ext import folder
@@ -36,6 +34,7 @@ import sys
 from pathlib import Path
 from jupyter_sessions_ext.folder import Lease
 
+# A child inherits what can be inherited, and lives until the end.
 WAIT = "import sys; sys.stdin.read()"
 lease = Lease.take(Path(sys.argv[1]))
 child = subprocess.Popen([sys.executable, "-c", WAIT], close_fds=False)
@@ -76,26 +75,6 @@ def mode(path: Path | str) -> int:
 # -------------------------------------------------------------------------- the lease
 
 
-@contextlib.contextmanager
-def another_process(path: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Have another process take the lease; yield what became of it, and the process.
-
-    That process has a child, which inherits what can be inherited and lives until the end.
-    """
-    with subprocess.Popen(
-        [sys.executable, "-c", TAKE, path],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        try:
-            yield process.stdout.readline().strip(), process
-        finally:
-            process.kill()
-            process.communicate()  # until the child, too, has ended
-
-
 @pytest.fixture
 def lease(tmp_path: Path) -> Iterator[Lease]:
     lease = Lease.take(tmp_path)
@@ -111,7 +90,7 @@ def test_a_lease_is_not_taken_twice_in_one_process(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("lease")
 def test_a_lease_is_not_taken_by_another_process(tmp_path: Path) -> None:
-    with another_process(tmp_path) as (outcome, _):
+    with another_process(TAKE, tmp_path) as (outcome, _):
         assert outcome == "refused"
 
 
@@ -119,20 +98,20 @@ def test_a_lease_is_not_taken_by_another_process(tmp_path: Path) -> None:
 def test_a_refused_attempt_in_the_same_process_does_not_free_the_lease(tmp_path: Path) -> None:
     """Closing any descriptor of a file frees the POSIX locks that its process has on it."""
     assert Lease.take(tmp_path) is None
-    with another_process(tmp_path) as (outcome, _):
+    with another_process(TAKE, tmp_path) as (outcome, _):
         assert outcome == "refused"
 
 
 def test_a_lease_that_was_released_can_be_taken(tmp_path: Path, lease: Lease) -> None:
     lease.release()
     lease.release()
-    with another_process(tmp_path) as (outcome, _):
+    with another_process(TAKE, tmp_path) as (outcome, _):
         assert outcome == "taken"
         assert Lease.take(tmp_path) is None
 
 
 def test_kill_9_of_its_holder_frees_a_lease_although_its_children_live(tmp_path: Path) -> None:
-    with another_process(tmp_path) as (outcome, process):
+    with another_process(TAKE, tmp_path) as (outcome, process):
         assert outcome == "taken"
         process.kill()
         process.wait()
@@ -146,14 +125,14 @@ def test_the_holder_of_a_lease_is_told_without_taking_it(
 ) -> None:
     assert Lease.holder(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
-    with another_process(tmp_path) as (_, process):
+    with another_process(TAKE, tmp_path) as (_, process):
         assert Lease.holder(tmp_path) == process.pid
         with monkeypatch.context() as patch:
-            patch.setattr(sys, "platform", "a system without F_GETLK")
+            patch.setattr(folder, "NAMES_LOCKERS", False)
             assert Lease.holder(tmp_path) == 0
         assert Lease.take(tmp_path) is None
     assert Lease.holder(tmp_path) is None
-    monkeypatch.setattr(sys, "platform", "a system without F_GETLK")
+    monkeypatch.setattr(folder, "NAMES_LOCKERS", False)
     assert Lease.holder(tmp_path) is None
 
 
