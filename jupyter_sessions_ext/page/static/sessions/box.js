@@ -53,6 +53,17 @@ export function showBox({
   else (dialog.querySelector(".box-buttons button") ?? dialog.querySelector("h2")).focus();
 }
 
+/** The field of a box that asks for a document's path. */
+export function pathField() {
+  return h("input", {
+    name: "path",
+    required: true,
+    autofocus: true,
+    autocomplete: "off",
+    spellcheck: "false",
+  });
+}
+
 export function closeBox() {
   locked = false;
   dialog.close();

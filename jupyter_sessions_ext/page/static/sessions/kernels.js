@@ -1,7 +1,7 @@
 // Kernels without a session: attach them to a document, or end them.
 
 import { attachKernel, shutDownKernel } from "./api.js";
-import { closeBox, lossList, showBox, showFailure } from "./box.js";
+import { closeBox, lossList, pathField, showBox, showFailure } from "./box.js";
 import { button, h } from "./dom.js";
 import { size } from "./format.js";
 import { toast } from "./notices.js";
@@ -42,13 +42,7 @@ export class Kernels {
   }
 
   #attach(kernel) {
-    const path = h("input", {
-      name: "path",
-      required: true,
-      autofocus: true,
-      autocomplete: "off",
-      spellcheck: "false",
-    });
+    const path = pathField();
     const type = h(
       "select",
       { name: "type" },

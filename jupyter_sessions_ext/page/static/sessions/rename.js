@@ -1,7 +1,7 @@
 // Renaming a session: its path and its name, unless it was changed meanwhile.
 
 import { changeSession, readSession } from "./api.js";
-import { closeBox, showBox } from "./box.js";
+import { closeBox, pathField, showBox } from "./box.js";
 import { button, h, icon, put } from "./dom.js";
 import { toast } from "./notices.js";
 import { explain } from "./words.js";
@@ -11,13 +11,7 @@ const STALE =
 
 /** Ask for the new path and name; `renamed` is called when it has them. */
 export async function rename(id, renamed) {
-  const path = h("input", {
-    name: "path",
-    required: true,
-    autofocus: true,
-    autocomplete: "off",
-    spellcheck: "false",
-  });
+  const path = pathField();
   const name = h("input", { name: "name", autocomplete: "off", spellcheck: "false" });
   const problem = h("p", { class: "problem", role: "alert" });
   let item;
