@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
+import minimal_kernel
+import pytest
 from hypothesis import HealthCheck, Phase, assume, settings
 from hypothesis import strategies as st
 from schemathesis.specs.openapi import checks
+from servers import Home, Server, kernel_processes, wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     import schemathesis
+
+Test = TypeVar("Test", bound="Callable[..., object]")
 
 FULL: Final = os.environ.get("SESSIONS_DRILLS") == "full"
 LONGEST: Final = 10.0
@@ -31,6 +38,24 @@ VALUES: Final = st.recursive(
 PATHS: Final = st.sampled_from(
     ["a", "../a", "a/../../b", "/", "..", "", "x" * 5000, "a\0", "\ud800"]
 )
+
+
+@contextlib.contextmanager
+def fuzzed_server(folder: Path) -> Iterator[Server]:
+    """Run a server with a minimal kernel; nothing is left of it, and nothing in it has failed."""
+    home = Home(folder / "home")
+    minimal_kernel.install(home)
+    with Server(home, **minimal_kernel.OPTIONS) as server:
+        yield server
+        wait_until(lambda: not kernel_processes(home), 5, "no kernel was left")
+        assert "Uncaught exception" not in server.log
+    assert home.processes() == []
+
+
+def fuzz(count: int, names: tuple[str, ...], cases: Iterable[Any]) -> Callable[[Test], Test]:
+    """Mark a test as a drill of so many examples in all, which is run for each of these cases."""
+    each = pytest.mark.parametrize(names, [*cases], ids=str)
+    return lambda test: pytest.mark.drill(pytest.mark.timeout(60 + count)(each(test)))
 
 
 def near(*fields: str) -> st.SearchStrategy[dict[str, Any]]:

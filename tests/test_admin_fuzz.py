@@ -7,17 +7,29 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote_from_bytes
 
-import minimal_kernel
 import pytest
 import schemathesis
 from administered import ROOT, UNKNOWN, Administered
-from fuzzing import FULL, LONGEST, PATHS, TEXT, VALUES, call, check_answer, examples, near, raw
+from fuzzing import (
+    FULL,
+    LONGEST,
+    PATHS,
+    TEXT,
+    VALUES,
+    call,
+    check_answer,
+    examples,
+    fuzz,
+    fuzzed_server,
+    near,
+    raw,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from openapi_spec_validator import validate
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks
-from servers import Home, Server, kernel_processes, wait_until
+from servers import Server
 
 from jupyter_sessions_ext.administration import schemas
 from jupyter_sessions_ext.administration.transfer import FORMAT, VERSION
@@ -148,15 +160,10 @@ def accepted_where_state_allows(_: Any, response: Any, __: Any) -> None:
 
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
-    home = Home(tmp_path_factory.mktemp("fuzz") / "home")
-    minimal_kernel.install(home)
-    with Server(home, **minimal_kernel.OPTIONS) as server:
+    with fuzzed_server(tmp_path_factory.mktemp("fuzz")) as server:
         fuzzed = Fuzzed(server)
         yield fuzzed
         fuzzed.admin.clear()
-        wait_until(lambda: not kernel_processes(home), 5, "no kernel was left")
-        assert "Uncaught exception" not in server.log
-    assert home.processes() == []
 
 
 # ---------------------------------------------------------------------- what the document knows
@@ -180,9 +187,7 @@ def choose(case: schemathesis.Case[Any], session: str, kernel: str, fuzzed: Fuzz
             body["kernel"] = named if kernel == "unknown" else {"id": fuzzed.ids[kernel]}
 
 
-@pytest.mark.drill
-@pytest.mark.timeout(60 + EXAMPLES)
-@pytest.mark.parametrize(("method", "path", "mode"), SHARES, ids=str)
+@fuzz(EXAMPLES, ("method", "path", "mode"), SHARES)
 def test_each_answer_is_one_that_is_described(
     method: str, path: str, mode: GenerationMode, fuzzed: Fuzzed
 ) -> None:
@@ -272,9 +277,7 @@ def exports(draw: st.DrawFn) -> bytes:
 DEEP: Final = json.dumps(HEADER).encode() + b'\n{"unknown": ' + b"[" * 100_000
 
 
-@pytest.mark.drill
-@pytest.mark.timeout(60 + EXAMPLES)
-@pytest.mark.parametrize(("method", "path"), [*BODIES, ("POST", IMPORT)], ids=str)
+@fuzz(EXAMPLES, ("method", "path"), [*BODIES, ("POST", IMPORT)])
 def test_any_body_is_taken_or_refused(method: str, path: str, fuzzed: Fuzzed) -> None:
     operation = SCHEMA[path][method]
     bodies = BODIES.get((method, path))

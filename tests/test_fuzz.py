@@ -5,15 +5,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
-import minimal_kernel
 import pytest
 import schemathesis
-from fuzzing import FULL, LONGEST, PATHS, VALUES, call, check_answer, examples, near, raw
+from fuzzing import (
+    FULL,
+    LONGEST,
+    PATHS,
+    VALUES,
+    call,
+    check_answer,
+    examples,
+    fuzz,
+    fuzzed_server,
+    near,
+    raw,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi import checks
-from servers import Home, Server, kernel_processes, wait_until
+from servers import Server
 
 from jupyter_sessions_ext.api.documents import core_document
 
@@ -141,19 +152,13 @@ def never_a_fault(_: Any, response: Any, __: Any) -> None:
 
 @pytest.fixture(scope="module")
 def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fuzzed]:
-    home = Home(tmp_path_factory.mktemp("fuzz") / "home")
-    minimal_kernel.install(home)
-    with Server(home, **minimal_kernel.OPTIONS) as server:
+    with fuzzed_server(tmp_path_factory.mktemp("fuzz")) as server:
         fuzzed = Fuzzed(server)
         yield fuzzed
         assert server.delete(f"{ROOT}/{fuzzed.session_id}").status_code == 204
-        wait_until(lambda: not kernel_processes(home), 5, "no kernel was left")
-    assert home.processes() == []
 
 
-@pytest.mark.drill
-@pytest.mark.timeout(60 + EXAMPLES)
-@pytest.mark.parametrize(("method", "path", "mode"), SHARES, ids=str)
+@fuzz(EXAMPLES, ("method", "path", "mode"), SHARES)
 def test_each_answer_is_one_that_is_described(
     method: str, path: str, mode: GenerationMode, fuzzed: Fuzzed
 ) -> None:
@@ -177,9 +182,7 @@ def test_each_answer_is_one_that_is_described(
     send()
 
 
-@pytest.mark.drill
-@pytest.mark.timeout(60 + EXAMPLES)
-@pytest.mark.parametrize(("method", "path"), RAW, ids=str)
+@fuzz(EXAMPLES, ("method", "path"), RAW)
 def test_any_body_is_taken_or_refused(method: str, path: str, fuzzed: Fuzzed) -> None:
     operation = SCHEMA[path][method]
 
