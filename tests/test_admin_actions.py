@@ -145,11 +145,13 @@ def test_a_kernel_is_interrupted_and_restarted(server: Server) -> None:
     admin = Administered(server)
     session = running_session(server)
     kernel_id = session["kernel"]["id"]
-    code = "import time\ntry:\n    time.sleep(60)\nexcept KeyboardInterrupt:\n    print('stopped')"
-    code = f"open('sleeps', 'w').close()\n{code}"
+    code = (
+        "import signal\ntry:\n    signal.pause()\nexcept KeyboardInterrupt:\n    print('stopped')"
+    )
+    code = f"open('waits', 'w').close()\n{code}"
     with ThreadPoolExecutor(1) as threads:
         cell = threads.submit(server.execute, kernel_id, code)
-        wait_until(server.home.root_dir.joinpath("sleeps").exists, 20, "the cell ran")
+        wait_until(server.home.root_dir.joinpath("waits").exists, 20, "the cell ran")
         assert do(admin, session["id"], "interrupt")[0] == 200
         assert cell.result(20) == "stopped\n"
     server.execute(kernel_id, "x = 1")

@@ -125,19 +125,19 @@ def test_a_kernel_without_a_session_can_be_attached_and_shut_down(page: Page, si
 
 
 def test_the_drawer_tells_of_a_session_and_steers_it(page: Page, site: Server) -> None:
-    session = new_session(site, path="work/old name.ipynb")
+    session = new_session(site, path="reports/old name.ipynb")
     kernel_id = session["kernel"]["id"]
     write = "import os, sys; x = 1; os.write(sys.stderr._original_stdstream_copy, b'<b>a log\\n')"
     site.execute(kernel_id, write)
     visit(page, site)
-    opener = row(page, "work/old name.ipynb").get_by_role("button")
+    opener = row(page, "reports/old name.ipynb").get_by_role("button")
     opener.press("Enter")
     drawer = page.get_by_role("dialog", name="old name.ipynb")
     see(drawer.get_by_role("heading")).to_be_focused()
     see(drawer).to_contain_text(session["id"])
     see(drawer).to_contain_text("by ")
     see(drawer.get_by_role("link", name="Open in JupyterLab")).to_have_attribute(
-        "href", f"{BASE_URL}/lab/tree/work/old%20name.ipynb"
+        "href", f"{BASE_URL}/lab/tree/reports/old%20name.ipynb"
     )
     drawer.get_by_role("tab", name="Details").focus()
     page.keyboard.press("ArrowRight")
@@ -152,7 +152,7 @@ def test_the_drawer_tells_of_a_session_and_steers_it(page: Page, site: Server) -
     drawer.get_by_role("button", name="Restart…").click()
     see(page.locator("#box .losses")).to_contain_text("without the variables")
     page.get_by_role("button", name="Restart 1 session").click()
-    see(page.locator("#toasts")).to_contain_text("work/old name.ipynb: restarted")
+    see(page.locator("#toasts")).to_contain_text("reports/old name.ipynb: restarted")
     assert site.execute(kernel_id, "print('x' in globals())").strip() == "False"
 
     drawer.get_by_role("button", name="Rename…").click()
@@ -163,7 +163,7 @@ def test_the_drawer_tells_of_a_session_and_steers_it(page: Page, site: Server) -
 
     drawer = page.locator("#drawer")
     drawer.get_by_role("tab", name="History").click()
-    see(drawer.locator(".history li").first).to_contain_text("Renamed from work/old name.ipynb")
+    see(drawer.locator(".history li").first).to_contain_text("Renamed from reports/old name.ipynb")
     drawer.get_by_role("button", name="Forget…").click()
     see(page.locator("#box .losses")).to_contain_text("1 kernel runs on")
     page.get_by_role("button", name="Forget 1 session").click()
