@@ -9,13 +9,14 @@ from jupyter_events import EventLogger
 from jupyter_server.extension.application import ExtensionApp, ExtensionAppJinjaMixin
 from jupyter_server.gateway.gateway_client import GatewayClient
 from jupyter_server.serverapp import ServerApp
+from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado.ioloop import IOLoop
 from traitlets import CaselessStrEnum, Integer, Unicode, default
 
 from . import metrics
 from .api import admin, core
-from .composition import compose_kernels, compose_sessions, configured_database
+from .composition import compose_connections, compose_kernels, compose_sessions, configured_database
 from .events import Emitter
 from .folder import STATE_DIR
 from .kernels.manager import DurableMappingMixin
@@ -127,6 +128,7 @@ class SessionsApp(ExtensionAppJinjaMixin, ExtensionApp):
         metrics.follow(self._workspace.reading)
         self._compose("kernel_manager_class", AsyncMappingKernelManager)
         self._compose("session_manager_class", SessionManager)
+        self._compose("kernel_websocket_connection_class", ZMQChannelsWebsocketConnection)
 
     def initialize_handlers(self) -> None:
         """Answer ``/api/sessions`` where the server's session manager is ours."""
@@ -158,6 +160,8 @@ class SessionsApp(ExtensionAppJinjaMixin, ExtensionApp):
         composed = (
             compose_kernels(current, self._workspace)
             if trait == "kernel_manager_class"
+            else compose_connections(current)
+            if trait == "kernel_websocket_connection_class"
             else compose_sessions(current, self._workspace)
         )
         if composed is not current:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from types import FunctionType
 
+from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from jupyter_server.services.sessions.sessionmanager import SessionManager as StockSessionManager
 from traitlets.config import Config
 from traitlets.utils.importstring import import_item
 
 from .kernels.manager import DurableMappingMixin
+from .kernels.websocket import KeptConnectionMixin
 from .sessions.manager import SessionManager
 from .storage.sqlite import MEMORY
 from .workspace import Workspace
@@ -20,6 +22,13 @@ def compose_kernels(cls: type, workspace: Workspace) -> type:
     if issubclass(cls, DurableMappingMixin) or not issubclass(cls, AsyncMappingKernelManager):
         return cls
     return type(f"Durable{cls.__name__}", (DurableMappingMixin, cls), {"workspace": workspace})
+
+
+def compose_connections(cls: type) -> type:
+    """Return a class for clients' connections that goes over the keeper; itself, if it cannot."""
+    if issubclass(cls, KeptConnectionMixin) or not issubclass(cls, ZMQChannelsWebsocketConnection):
+        return cls
+    return type(f"Kept{cls.__name__}", (KeptConnectionMixin, cls), {})
 
 
 def compose_sessions(cls: type, workspace: Workspace) -> type:

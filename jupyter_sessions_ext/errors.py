@@ -122,3 +122,7 @@ class KernelGoneError(SessionsError, LookupError):
     def __init__(self, kernel_id: str, reason: str) -> None:
         super().__init__(f"Kernel {kernel_id} is gone: {reason}")
         self.kernel_id = kernel_id
+
+
+class KeeperError(SessionsError):
+    """The keeper refused something, or is not there."""

@@ -27,6 +27,7 @@ from .errors import (
 )
 from .folder import STATE_DIR, Lease, Place, describe, discard, places, prepare
 from .host import POSIX, identify, is_on_network, machine_id
+from .keeper.protocol import DEFAULT_LIMIT, DEFAULT_TOTAL
 from .metrics import Reading
 from .models import (
     Change,
@@ -53,6 +54,8 @@ class Workspace(Commits):
     :param database: an explicit database file in place of the workspace's own
     :param kernels_on_stop: ``"keep"`` or ``"shutdown"``
     :param retention: what is kept for how long
+    :param journal_limit: bytes that are kept of what each kernel sends
+    :param journal_total: bytes that are kept of what all kernels send
     """
 
     def __init__(
@@ -64,10 +67,14 @@ class Workspace(Commits):
         database: str | None = None,
         kernels_on_stop: str = "shutdown",
         retention: Retention | None = None,
+        journal_limit: int = DEFAULT_LIMIT,
+        journal_total: int = DEFAULT_TOTAL,
     ) -> None:
         super().__init__(log, store or SQLiteStore(MEMORY))
         self.kernels_on_stop = kernels_on_stop
         self.retention = retention or Retention()
+        self.journal_limit = journal_limit
+        self.journal_total = journal_total
         self.recovered = False
         """Whether the records were compared with the processes that run."""
         self.place: Place | None = None

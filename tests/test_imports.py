@@ -27,6 +27,7 @@ LAYERS = [
     {"sessions"},
     {"kernels"},
     {"workspace"},
+    {"keeper"},
     {"commits", "retention"},
     {"folder", "registry"},
     {"events", "metrics", "storage", "tasks"},

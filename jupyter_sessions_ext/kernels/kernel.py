@@ -94,6 +94,7 @@ class DurableKernelMixin(AsyncKernelManager):
                     self.log.exception("The restart of kernel %s is not recorded", self.kernel_id)
         await super()._async_post_start_kernel(**kwargs)
         self.parent.follow_ports(self.kernel_id)  # type: ignore[union-attr]
+        self.parent.keep_recorded(self, is_new=True)  # type: ignore[union-attr]
 
     post_start_kernel = _async_post_start_kernel
 

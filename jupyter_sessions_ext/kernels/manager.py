@@ -32,6 +32,7 @@ from .activity import ActivityMixin
 from .kernel import DurableKernelMixin
 from .logs import LogKeeper
 from .process import signal_group
+from .recording import RecordingMixin
 from .recovery import recover
 
 starting_for: ContextVar[SessionRecord | None] = ContextVar("starting_for", default=None)
@@ -63,7 +64,7 @@ class KernelIdTakenError(DuplicateKernelError, web.HTTPError):
         web.HTTPError.__init__(self, 409, f"Kernel {kernel_id} {why}")
 
 
-class DurableMappingMixin(ActivityMixin):
+class DurableMappingMixin(RecordingMixin, ActivityMixin):
     """Stands in front of a mapping kernel manager class; like it where kernels are not kept."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -302,6 +303,7 @@ class DurableMappingMixin(ActivityMixin):
             self._kernels.pop(kernel_id, None)
             kernel.release()
             raise
+        self.keep_recorded(kernel, is_new=False, is_busy=record.execution_state == "busy")
         KERNEL_CURRENTLY_RUNNING_TOTAL.labels(type=kernel.kernel_name).inc()
         if not self._initialized_culler:
             self.initialize_culler()
@@ -368,6 +370,7 @@ class DurableMappingMixin(ActivityMixin):
             await self._end_rest()
         atexit.unregister(self._end_at_exit)
         self._logs.stop()
+        self.stop_recording()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._commit_the_rest(), STOP_TIMEOUT)
 

@@ -1,0 +1,1 @@
+"""The keeper: a small process that outlives the server, with what kernels have sent."""

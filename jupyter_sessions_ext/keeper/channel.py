@@ -1,0 +1,150 @@
+"""The server's end of the connection with a keeper, on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import socket
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from ..errors import KeeperError
+from .protocol import Kind, Packet, ProtocolError, Unpacker, pack_json
+
+if TYPE_CHECKING:
+    from .supervisor import Feed
+
+_SIZE = 1 << 18
+_Answered = Callable[[dict[str, Any]], object]
+
+
+class ServerLink:
+    """A connection.
+
+    :param feeds: who is given the records of which stream
+    :param ended: is called when it is over
+    """
+
+    def __init__(
+        self, connection: socket.socket, feeds: Mapping[int, Feed], ended: Callable[[str], object]
+    ) -> None:
+        self._socket = connection
+        self._feeds = feeds
+        self._ended = ended
+        self._unpacker = Unpacker()
+        self._unsent: deque[tuple[memoryview, list[int]]] = deque()
+        self._numbers = itertools.count(1)
+        self._calls: dict[int, tuple[asyncio.Future[dict[str, Any]], _Answered | None]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._is_open = True
+        connection.setblocking(False)
+        self._loop.add_reader(connection, self._read)
+
+    def call(
+        self,
+        what: str,
+        file: int | None = None,
+        answered: _Answered | None = None,
+        /,
+        **more: Any,
+    ) -> asyncio.Future[dict[str, Any]]:
+        """Ask the keeper; the answer is a KeeperError if it refuses, or is gone.
+
+        :param file: a descriptor that it gets a duplicate of
+        :param answered: is called with the answer before anything else is received
+        """
+        number = next(self._numbers)
+        answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        self._calls[number] = answer, answered
+        self.send(pack_json(Kind.CALL, number, op=what, **more), file)
+        return answer
+
+    def send(self, packet: bytes, file: int | None = None) -> None:
+        """Send a packet, now or as soon as it can be."""
+        if self._is_open:
+            self._unsent.append((memoryview(packet), [] if file is None else [file]))
+            if len(self._unsent) == 1:
+                self._flush()
+
+    def _flush(self) -> None:
+        try:
+            while self._unsent:
+                data, files = self._unsent[0]
+                sent = socket.send_fds(self._socket, [data], files) if files else (
+                    self._socket.send(data)
+                )  # fmt: skip
+                if sent < len(data):
+                    self._unsent[0] = (data[sent:], [])
+                else:
+                    self._unsent.popleft()
+        except BlockingIOError:
+            self._loop.add_writer(self._socket, self._flush)
+        except OSError:
+            self._unsent.clear()  # reading tells that it is over
+        else:
+            self._loop.remove_writer(self._socket)
+
+    def _read(self) -> None:
+        try:
+            data = self._socket.recv(_SIZE)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._end(str(error))
+            return
+        if not data:
+            self._end("it has ended")
+            return
+        try:
+            for packet in self._unpacker.feed(data):
+                self._take(packet)
+        except ProtocolError as error:
+            self._end(str(error))
+
+    def _take(self, packet: Packet) -> None:
+        if packet.kind is Kind.STREAM:
+            feed = self._feeds.get(packet.number)
+            if feed is not None:
+                feed.received(packet.frames[0])
+        elif packet.kind is Kind.ANSWER:
+            call = self._calls.pop(packet.number, None)
+            if call is not None:
+                self._answer(packet.body, *call)
+        elif packet.kind is Kind.NOTE and packet.body.get("op") == "missed":
+            feed = self._feeds.get(packet.body["stream"])
+            if feed is not None:
+                feed.missed(packet.body["count"])
+
+    def _answer(
+        self,
+        said: dict[str, Any],
+        answer: asyncio.Future[dict[str, Any]],
+        answered: _Answered | None,
+    ) -> None:
+        error = said.get("error")
+        if error is None and answered is not None:
+            answered(said)
+        if not answer.done():
+            if error is None:
+                answer.set_result(said)
+            else:
+                answer.set_exception(KeeperError(error))
+
+    def _end(self, reason: str) -> None:
+        if self._is_open:
+            self.close()
+            self._ended(reason)
+
+    def close(self) -> None:
+        """End it."""
+        self._is_open = False
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        self._socket.close()
+        self._unsent.clear()
+        for answer, _ in self._calls.values():
+            if not answer.done():
+                answer.set_exception(KeeperError("the keeper is gone"))
+                answer.exception()  # whoever waits has it; if nobody does, nothing is lost
+        self._calls.clear()

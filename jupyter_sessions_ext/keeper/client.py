@@ -1,0 +1,196 @@
+"""One client of a kernel: a browser's tab, which may go and come back under its session id."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import zmq
+
+from .delivery import Delivery
+from .loop import Receiver, Timer
+from .messages import DELIMITER, HEADER, PARENT, frames_of, message_id, message_type
+from .peer import NotAMessageError, Peer, requests
+from .protocol import Channel
+from .stream import Stream
+
+if TYPE_CHECKING:
+    from .kernel import Kernel
+
+SETTLE_INTERVAL = 0.01
+SETTLE_TIMEOUT = 30.0
+"""Seconds for which what was written to a client may still get there."""
+
+_CHANNELS = (Channel.SHELL, Channel.STDIN, Channel.CONTROL)
+_REMEMBERED = 1000
+
+
+def file_of(folder: Path, kernel_id: str, client: bytes) -> Path:
+    """Return where is noted what a client has received."""
+    digest = hashlib.blake2b(client, key=kernel_id.encode()[:64], digest_size=16).hexdigest()
+    return folder / f"{digest}.delivery"
+
+
+class Client:
+    """What is known of a client, whether or not it is connected.
+
+    :param delivery: what it has received
+    """
+
+    def __init__(self, kernel: Kernel, client: bytes, delivery: Delivery) -> None:
+        self.kernel = kernel
+        self.client = client
+        self.delivery = delivery
+        self.stream: Stream | None = None
+        self.pending: dict[str, None] = {}
+        """Ids of its requests that the kernel has not replied to."""
+        self._peer: Peer | None = None
+        self._settling: _Settling | None = None
+        self._seen: dict[str, None] = {}
+        self._receivers: dict[Channel, Receiver] = {}
+
+    # ------------------------------------------------------------------ the kernel
+
+    def connect(self) -> None:
+        """Be connected to the kernel under the client's name."""
+        for channel in _CHANNELS:
+            if channel not in self._receivers:
+                socket = self.kernel.open_socket(channel, zmq.DEALER, self.client)
+                replied = partial(self._replied, channel)
+                self._receivers[channel] = Receiver(self.kernel.loop, socket, replied)
+
+    def reconnect(self) -> None:
+        """Be connected to where the kernel is now, if it was connected."""
+        if self._receivers:
+            self._disconnect()
+            self.connect()
+
+    def _disconnect(self) -> None:
+        for receiver in self._receivers.values():
+            receiver.close()
+        self._receivers.clear()
+
+    def forward(self, channel: Channel, frames: Sequence[bytes]) -> None:
+        """Send a message of the client's to the kernel.
+
+        :param frames: with the delimiter and a signature
+        """
+        self.connect()
+        asked = message_id(frames[1 + HEADER])
+        if asked is not None:
+            _remember(self._seen, asked)
+            if channel is Channel.SHELL:
+                _remember(self.pending, asked)
+        receiver = self._receivers[channel]
+        with contextlib.suppress(zmq.Again):
+            receiver.socket.send_multipart(frames, zmq.NOBLOCK)
+        receiver.look()
+
+    def _replied(self, channel: Channel, messages: list[list[bytes]]) -> None:
+        found = [frames for message in messages if (frames := frames_of(message))]
+        if channel is Channel.SHELL:
+            for frames in found:
+                self.pending.pop(message_id(frames[PARENT]) or "", None)
+        self.kernel.record([(channel, self.client, frames) for frames in found])
+
+    # ------------------------------------------------------------------ the server
+
+    def attach(self, stream: Stream, peer: Peer | None) -> None:
+        """Be connected to the server: it gets what the client has not, and then what comes."""
+        self.stream, self._peer = stream, peer
+        self.connect()
+        stream.pump()
+
+    def detach(self) -> None:
+        """Be disconnected: it is found out what has arrived."""
+        if self.stream is not None:
+            self.stream = None
+            self._settling = _Settling(self, self._peer)
+            self._peer = None
+
+    def when_settled(self, callback: Callable[[], object], timeout: float) -> None:
+        """Call when it is known what the client has; after a time, whatever is known then."""
+        if self._settling is None:
+            callback()
+        else:
+            self._settling.then(callback, timeout)
+
+    def settled(self, peer: Peer | None) -> None:
+        """Note what has arrived, and forward what was sent and not handled."""
+        self._settling = None
+        received = self.delivery.delivered(peer.acknowledged if peer else None)
+        if peer is not None:
+            self._forward_unhandled(peer)
+            peer.close()
+        self.delivery.settle(received)
+        if not self.pending:
+            self._disconnect()  # nothing is to come for it alone
+
+    def _forward_unhandled(self, peer: Peer) -> None:
+        came, connection = peer.received, self.kernel.connection
+        data = None if came is None else self.delivery.unhandled(came, peer.unread)
+        if not data or connection is None:
+            return
+        with contextlib.suppress(NotAMessageError):
+            for channel, parts in requests(data):
+                is_allowed = (
+                    not self.kernel.allowed or message_type(parts[0]) in self.kernel.allowed
+                )
+                if is_allowed and message_id(parts[0]) not in self._seen:
+                    self.kernel.send(self, channel, [DELIMITER, *connection.sign(parts)])
+
+    def close(self) -> None:
+        """Let go of the client."""
+        self._disconnect()
+        self.stream = None
+        if self._settling is not None:
+            self._settling.cancel()
+        if self._peer is not None:
+            self._peer.close()
+        self.delivery.close()
+
+
+class _Settling:
+    """Waits until what was written to a client has arrived, or cannot arrive any more."""
+
+    def __init__(self, client: Client, peer: Peer | None) -> None:
+        self._client = client
+        self._peer = peer
+        self._deadline = time.monotonic() + SETTLE_TIMEOUT
+        self._then: list[Callable[[], object]] = []
+        self._timer: Timer | None = None
+        if peer is not None:
+            peer.hang_up()
+        # Not at once: the client's own settling is this object by then.
+        self._timer = client.kernel.loop.call_later(0, self._look)
+
+    def _look(self) -> None:
+        if self._peer is not None and self._peer.look() and time.monotonic() < self._deadline:
+            self._timer = self._client.kernel.loop.call_later(SETTLE_INTERVAL, self._look)
+            return
+        self._timer = None
+        self._client.settled(self._peer)
+        for callback in self._then:
+            callback()
+
+    def then(self, callback: Callable[[], object], timeout: float) -> None:
+        self._then.append(callback)
+        self._deadline = min(self._deadline, time.monotonic() + timeout)
+
+    def cancel(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._peer is not None:
+            self._peer.close()
+
+
+def _remember(ids: dict[str, None], new: str) -> None:
+    """Add to the latest ids."""
+    ids[new] = None
+    while len(ids) > _REMEMBERED:
+        del ids[next(iter(ids))]

@@ -1,0 +1,182 @@
+"""What a client has received, and what it has sent that is not handled: known to the keeper too.
+
+The server notes, in memory that both share, where in its connection's bytes each message ends. The
+keeper has a duplicate of the connection's socket, which tells, when the server is gone, how many
+bytes the client's system has acknowledged. Both are exact, and cost no system call for a message.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+import struct
+from pathlib import Path
+from typing import Any, Final
+
+CAPACITY: Final = 1 << 14
+"""Messages that may be on their way to a client at once."""
+
+INPUT_SIZE: Final = 1 << 20
+"""Bytes of a client's requests that can be handed over; a longer one cannot."""
+
+_ABOUT_SIZE = 4096 - 64
+_COUNTS = struct.Struct("<7Q")
+_ENTRY = struct.Struct("<QQ")
+_ENTRIES = 4096
+_INPUT = _ENTRIES + CAPACITY * _ENTRY.size
+_SIZE = _INPUT + INPUT_SIZE
+_RECEIVED, _WRITTEN, _DONE, _TAKEN, _HANDLED, _HAS_INPUT, _ = range(0, 56, 8)
+_U64 = struct.Struct("<Q")
+
+
+class Delivery:
+    """One client's file.
+
+    :param path: of a file that :meth:`create` has made
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        try:
+            if os.fstat(file).st_size < _SIZE:
+                os.ftruncate(file, _SIZE)
+            self._memory = mmap.mmap(file, _SIZE)
+        finally:
+            os.close(file)
+
+    @classmethod
+    def create(cls, path: Path, about: dict[str, Any]) -> Delivery:
+        """Make the file of a client that has received nothing.
+
+        :param about: whose it is, as JSON
+        """
+        text = json.dumps(about).encode()
+        if len(text) > _ABOUT_SIZE:
+            raise ValueError(f"{len(text)} bytes about a client")
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(bytes(64) + text)
+        return cls(path)
+
+    @property
+    def about(self) -> dict[str, Any]:
+        """Whose it is.
+
+        :raises ValueError: the file is none of these
+        """
+        text = self._memory[64:_ENTRIES].rstrip(b"\0")
+        about = json.loads(text)
+        if not isinstance(about, dict):
+            raise ValueError(f"{self.path.name} is not about a client")
+        return about
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._memory.close()
+
+    # ------------------------------------------------------------------ the keeper, between servers
+
+    @property
+    def received(self) -> int:
+        """The number of the last message that the client is known to have."""
+        return self._get(_RECEIVED)
+
+    def settle(self, received: int) -> None:
+        """Note what the client has, and forget the rest."""
+        _COUNTS.pack_into(self._memory, 0, received, 0, 0, 0, 0, 0, 0)
+
+    def delivered(self, size: int | None) -> int:
+        """Return the number of the last message that is within so many bytes of the connection.
+
+        :param size: bytes that the client has acknowledged; None takes those that were written
+        """
+        size = self._get(_DONE) if size is None else size
+        written = self._get(_WRITTEN)
+        last = self.received
+        for index in range(max(0, written - CAPACITY), written):
+            number, end = _ENTRY.unpack_from(self._memory, _place(index))
+            if end > size:
+                break
+            last = number
+        return last
+
+    def unhandled(self, received: int, unread: bytes) -> bytes | None:
+        """Return what the client sent and the server did not handle, from a message's beginning.
+
+        :param received: bytes that came on the connection in all
+        :param unread: those that are still in the socket
+        :returns: None when it is more than is kept
+        """
+        if not self._get(_HAS_INPUT):
+            return None
+        handled = self._get(_HANDLED)
+        # It is noted that bytes are taken before they are: some may be in the socket yet.
+        taken = min(self._get(_TAKEN), received - len(unread))
+        if taken - handled > INPUT_SIZE:
+            return None
+        start, size = _INPUT + handled % INPUT_SIZE, max(taken - handled, 0)
+        first = self._memory[start : min(start + size, _SIZE)]
+        return first + self._memory[_INPUT : _INPUT + size - len(first)] + unread
+
+    # ------------------------------------------------------------------ the server
+
+    @property
+    def oldest_end(self) -> int:
+        """Where the message ends whose entry is the next to be written over; 0 if there is none."""
+        written = self._get(_WRITTEN)
+        if written < CAPACITY:
+            return 0
+        end: int = _ENTRY.unpack_from(self._memory, _place(written))[1]
+        return end
+
+    def write(self, number: int, end: int) -> None:
+        """Note, before it is written, where a message will end."""
+        written = self._get(_WRITTEN)
+        _ENTRY.pack_into(self._memory, _place(written), number, end)
+        self._set(_WRITTEN, written + 1)
+
+    def wrote(self, size: int) -> None:
+        """Note how many bytes were written to the connection."""
+        self._set(_DONE, size)
+
+    def begin_input(self, taken: int, left: bytes) -> None:
+        """Begin to note what comes in.
+
+        :param taken: bytes that were taken from the socket until now
+        :param left: the end of them, which is not handled yet
+        """
+        self._put(taken - len(left), left)
+        self._set(_TAKEN, taken)
+        self._set(_HANDLED, taken - len(left))
+        self._set(_HAS_INPUT, 1)
+
+    def take(self, data: bytes | memoryview) -> None:
+        """Note what is about to be taken from the socket."""
+        taken = self._get(_TAKEN)
+        self._put(taken, data)
+        self._set(_TAKEN, taken + len(data))
+
+    def handle(self, left: int) -> None:
+        """Note that all is handled of what was taken, but for so many bytes at its end."""
+        self._set(_HANDLED, self._get(_TAKEN) - left)
+
+    def _put(self, position: int, data: bytes | memoryview) -> None:
+        if len(data) > INPUT_SIZE:
+            return  # unhandled() tells that it is too much
+        start = _INPUT + position % INPUT_SIZE
+        room = _SIZE - start
+        self._memory[start : start + min(room, len(data))] = data[:room]
+        if len(data) > room:
+            self._memory[_INPUT : _INPUT + len(data) - room] = data[room:]
+
+    def _get(self, place: int) -> int:
+        value: int = _U64.unpack_from(self._memory, place)[0]
+        return value
+
+    def _set(self, place: int, value: int) -> None:
+        _U64.pack_into(self._memory, place, value)
+
+
+def _place(index: int) -> int:
+    return _ENTRIES + index % CAPACITY * _ENTRY.size

@@ -1,0 +1,145 @@
+"""What the keeper waits for: sockets, zmq's too, and times. Asleep otherwise."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import selectors
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+import zmq
+
+Callback = Callable[[], object]
+
+
+class HasFile(Protocol):
+    """What has a file descriptor."""
+
+    def fileno(self) -> int:
+        """Return it."""
+
+
+class Timer:
+    """A call to come."""
+
+    def __init__(self, callback: Callback) -> None:
+        self.callback: Callback | None = callback
+
+    def cancel(self) -> None:
+        """Do not call."""
+        self.callback = None
+
+
+class Loop:
+    """Calls back until stopped."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = itertools.count()
+        self._soon: deque[Callback] = deque()
+        self._running = False
+
+    def watch(self, file: HasFile | int, callback: Callable[[int], object]) -> None:
+        """Call when it can be read: with the events of :mod:`selectors`."""
+        self._selector.register(file, selectors.EVENT_READ, callback)
+
+    def watch_writing(self, file: HasFile | int, also: bool) -> None:
+        """Call also when it can be written, or no more."""
+        key = self._selector.get_key(file)
+        events = selectors.EVENT_READ | (selectors.EVENT_WRITE if also else 0)
+        if key.events != events:
+            self._selector.modify(file, events, key.data)
+
+    def forget(self, file: HasFile | int) -> None:
+        """Do not call any more."""
+        self._selector.unregister(file)
+
+    def call_soon(self, callback: Callback) -> None:
+        """Call after what is there already."""
+        self._soon.append(callback)
+
+    def call_later(self, seconds: float, callback: Callback) -> Timer:
+        """Call in so many seconds."""
+        timer = Timer(callback)
+        heapq.heappush(self._timers, (time.monotonic() + seconds, next(self._order), timer))
+        return timer
+
+    def stop(self) -> None:
+        """Return from :meth:`run` soon."""
+        self._running = False
+
+    def run(self) -> None:
+        """Call back until stopped."""
+        self._running = True
+        while self._running:
+            for key, events in self._selector.select(self._timeout()):
+                key.data(events)
+            for _ in range(len(self._soon)):
+                self._soon.popleft()()
+            while self._timers and self._timers[0][0] <= time.monotonic():
+                callback = heapq.heappop(self._timers)[2].callback
+                if callback is not None:
+                    callback()
+
+    def _timeout(self) -> float | None:
+        if self._soon:
+            return 0
+        while self._timers and self._timers[0][2].callback is None:
+            heapq.heappop(self._timers)
+        return max(self._timers[0][0] - time.monotonic(), 0) if self._timers else None
+
+
+class Receiver:
+    """Receives from a zmq socket as long as there is something to receive.
+
+    :param receive: is given the messages that are there, so many at most at once
+    """
+
+    MOST = 500
+
+    def __init__(
+        self, loop: Loop, socket: zmq.Socket[bytes], receive: Callable[[list[list[bytes]]], object]
+    ) -> None:
+        self._loop = loop
+        self._receive = receive
+        self._file: int = socket.getsockopt(zmq.FD)  # type: ignore[assignment]
+        self._is_due = False
+        self.socket = socket
+        loop.watch(self._file, lambda _: self.look())
+        self.look()
+
+    def look(self) -> None:
+        """Receive what is there. To be called after each message sent, too.
+
+        The socket's file tells once that something has come, and does not if that was while
+        something was sent.
+        """
+        messages: list[list[bytes]] = []
+        try:
+            while len(messages) < self.MOST:
+                messages.append(self.socket.recv_multipart(zmq.NOBLOCK))
+        except zmq.Again:
+            pass
+        else:
+            self._look_soon()
+        if messages:
+            self._receive(messages)
+
+    def _look_soon(self) -> None:
+        if not self._is_due:
+            self._is_due = True
+            self._loop.call_soon(self._look_again)
+
+    def _look_again(self) -> None:
+        self._is_due = False
+        if not self.socket.closed:
+            self.look()
+
+    def close(self) -> None:
+        """Close the socket. What it was to send is sent, if that is soon."""
+        self._loop.forget(self._file)
+        self.socket.close()

@@ -1,0 +1,109 @@
+"""Jupyter's messages on zmq, as far as the keeper must know them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from .protocol import Channel
+
+DELIMITER = b"<IDS|MSG>"
+
+HEADER, PARENT, CONTENT = 1, 2, 4
+"""Where a message's frames have them; the first is its signature."""
+
+SESSION = f"keeper-{uuid.uuid4().hex}"
+"""What the keeper's own questions to kernels carry, so that their answers are known as such."""
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """Where a kernel is, and with what its messages are signed: from its connection file."""
+
+    transport: str
+    ip: str
+    ports: tuple[int, int, int, int]
+    """By :class:`~.protocol.Channel`."""
+    key: bytes = field(repr=False)
+    scheme: str
+    curve: bytes | None = None
+
+    @classmethod
+    def of(cls, info: dict[str, Any]) -> Connection:
+        """Read what a connection file has.
+
+        :raises KeyError: something is missing
+        """
+        names = ("iopub_port", "shell_port", "stdin_port", "control_port")
+        curve = info.get("curve_publickey")
+        return cls(
+            transport=info["transport"],
+            ip=info["ip"],
+            ports=(info[names[0]], info[names[1]], info[names[2]], info[names[3]]),
+            key=str(info.get("key", "")).encode(),
+            scheme=info.get("signature_scheme", "hmac-sha256"),
+            curve=curve.encode() if curve else None,
+        )
+
+    def url(self, channel: Channel) -> str:
+        """Return where a channel is."""
+        separator = "-" if self.transport == "ipc" else ":"
+        return f"{self.transport}://{self.ip}{separator}{self.ports[channel]}"
+
+    def sign(self, parts: Sequence[bytes]) -> list[bytes]:
+        """Return a message's frames of its header, parent, metadata, content and buffers."""
+        if not self.key:
+            return [b"", *parts]
+        digest = getattr(hashlib, self.scheme.removeprefix("hmac-"))
+        signature = hmac.new(self.key, b"".join(parts[:4]), digest).hexdigest()
+        return [signature.encode(), *parts]
+
+    def message(self, kind: str, content: dict[str, Any], parent: bytes = b"{}") -> list[bytes]:
+        """Return the frames of a message of the keeper's own."""
+        header = {
+            "msg_id": uuid.uuid4().hex,
+            "msg_type": kind,
+            "session": SESSION,
+            "username": "keeper",
+            "date": datetime.now(timezone.utc).isoformat(),
+            "version": "5.3",
+        }
+        return self.sign([json.dumps(header).encode(), parent, b"{}", json.dumps(content).encode()])
+
+
+def frames_of(message: list[bytes]) -> list[bytes]:
+    """Return a message without its addresses: signature, header and so on; empty if it is none."""
+    try:
+        frames = message[message.index(DELIMITER) + 1 :]
+    except ValueError:
+        return []
+    return frames if len(frames) >= 5 else []
+
+
+def is_private(frames: Sequence[bytes]) -> bool:
+    """Tell what is about the keeper's own questions and subscription, and no client's interest."""
+    return SESSION.encode() in frames[PARENT] or b'"iopub_welcome"' in frames[HEADER]
+
+
+def message_id(header: bytes) -> str | None:
+    """Return the id that a header has."""
+    try:
+        found = json.loads(header)["msg_id"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    return found if isinstance(found, str) else None
+
+
+def message_type(header: bytes) -> str | None:
+    """Return the type that a header has."""
+    try:
+        found = json.loads(header)["msg_type"]
+    except (ValueError, LookupError, TypeError):
+        return None
+    return found if isinstance(found, str) else None

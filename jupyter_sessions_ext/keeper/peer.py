@@ -1,0 +1,171 @@
+"""The other end of a client's connection, when the server that had it is gone."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import socket
+import struct
+import sys
+import termios
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from .protocol import CHANNELS, Channel
+
+_ACKED, _RECEIVED = 120, 128
+"""Where ``struct tcp_info`` has ``tcpi_bytes_acked`` and ``tcpi_bytes_received``."""
+
+_SENDING = {1, 4, 5, 8, 9, 11}
+"""States in which what was written may still get there: all but those of a closed connection."""
+
+
+class Peer:
+    """A duplicate of a connection's socket.
+
+    :param file: its descriptor, which is closed with this
+    """
+
+    def __init__(self, file: int) -> None:
+        self._socket = socket.socket(fileno=file)
+        self.unread = b""
+        self._size: int | None = None
+
+    def hang_up(self) -> None:
+        """Let the client know that nothing more comes: after what was written."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def look(self) -> bool:
+        """Take what has come, and tell whether what was written may still get there."""
+        # In this order: the two are not read at once, and must not seem to be less than they are.
+        waiting = self._waiting()
+        info = self._info()
+        if info is None:
+            return False
+        self._size = struct.unpack_from("<Q", info, _ACKED)[0]
+        with contextlib.suppress(OSError):
+            while data := self._socket.recv(1 << 16, socket.MSG_DONTWAIT):
+                # What is never taken would reset the connection at its end, and what was written
+                # and is not there yet would be lost.
+                self.unread += data
+        return bool(waiting) and info[0] in _SENDING
+
+    @property
+    def acknowledged(self) -> int | None:
+        """Bytes that the client's system has, as :meth:`look` saw; None: that cannot be told."""
+        return self._size
+
+    @property
+    def received(self) -> int | None:
+        """Bytes that came from the client; None: that cannot be told."""
+        info = self._info()
+        return None if info is None else struct.unpack_from("<Q", info, _RECEIVED)[0]
+
+    def _waiting(self) -> int:
+        with contextlib.suppress(OSError):
+            answer = fcntl.ioctl(self._socket, termios.TIOCOUTQ, bytes(4))
+            return int(struct.unpack("i", answer)[0])
+        return 0
+
+    def _info(self) -> bytes | None:
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+                if len(info) >= _RECEIVED + 8:
+                    return info
+        return None
+
+    def close(self) -> None:
+        """End the connection."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+class Request(NamedTuple):
+    """A client's message for the kernel."""
+
+    channel: Channel
+    parts: list[bytes]
+    """Header, parent header, metadata, content and buffers."""
+
+
+class NotAMessageError(ValueError):
+    """A client has sent something else."""
+
+
+def requests(data: bytes) -> Iterator[Request]:
+    """Yield what is whole of a client's messages in the bytes of a websocket (RFC 6455).
+
+    :raises NotAMessageError: it is none, or compressed
+    """
+    message = b""
+    opcode = 0
+    for final, code, payload in _frames(data):
+        if code >= 8:  # closing, ping, pong
+            continue
+        opcode = code or opcode
+        message += payload
+        if final:
+            yield _request(opcode, message)
+            message = b""
+
+
+def _frames(data: bytes) -> Iterator[tuple[bool, int, bytes]]:
+    at = 0
+    while len(data) - at >= 6:
+        first, second = data[at], data[at + 1]
+        if first & 0x70 or not second & 0x80:
+            raise NotAMessageError("compressed, or not from a client")
+        length, head = second & 0x7F, 2
+        if length == 126:
+            (length,), head = struct.unpack_from("!H", data, at + 2), 4
+        elif length == 127:
+            if len(data) - at < 10:
+                return
+            (length,), head = struct.unpack_from("!Q", data, at + 2), 10
+        body = at + head + 4
+        at = body + length
+        if at > len(data):
+            return
+        mask = data[body - 4 : body]
+        key = int.from_bytes((mask * (length // 4 + 1))[:length], "big")
+        clear = int.from_bytes(data[body:at], "big") ^ key
+        yield bool(first & 0x80), first & 15, clear.to_bytes(length, "big")
+
+
+def _request(opcode: int, message: bytes) -> Request:
+    """Take apart one of the forms of jupyter_server's ``services/kernels/connection/base.py``."""
+    try:
+        if opcode == 1:
+            return _from_json(json.loads(message), [])
+        if int.from_bytes(message[:8], "little") < 1 << 16:
+            return _from_v1(message)
+        return _from_binary(message)
+    except (ValueError, LookupError, TypeError, struct.error) as error:
+        raise NotAMessageError(repr(error)) from error
+
+
+def _from_v1(message: bytes) -> Request:
+    count = int.from_bytes(message[:8], "little")
+    offsets = struct.unpack_from(f"<{count}Q", message, 8)
+    channel = message[offsets[0] : offsets[1]].decode()
+    parts = [message[offsets[i] : offsets[i + 1]] for i in range(1, count - 1)]
+    if len(parts) < 4:
+        raise ValueError(f"{len(parts)} parts")
+    return Request(CHANNELS[channel], parts)
+
+
+def _from_binary(message: bytes) -> Request:
+    (count,) = struct.unpack_from("!I", message)
+    offsets = [*struct.unpack_from(f"!{count}I", message, 4), len(message)]
+    first, *buffers = (message[offsets[i] : offsets[i + 1]] for i in range(count))
+    return _from_json(json.loads(first), buffers)
+
+
+def _from_json(message: dict[str, Any], buffers: list[bytes]) -> Request:
+    names = ("header", "parent_header", "metadata", "content")
+    parts = [json.dumps(message[name]).encode() for name in names]
+    return Request(CHANNELS[message.get("channel") or "shell"], [*parts, *buffers])

@@ -1,0 +1,314 @@
+"""The keeper itself: kernels, their clients and the server, as far as there is one."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import zmq
+
+from .client import Client, file_of
+from .delivery import Delivery
+from .kernel import Kernel
+from .link import Link, user_of
+from .loop import Loop
+from .messages import Connection
+from .peer import Peer
+from .protocol import DEFAULT_LIMIT, DEFAULT_TOTAL, VERSION, Kind, Packet, ProtocolError, pack_json
+from .ring import Ring
+from .stream import Stream
+
+LINGER = 5.0
+"""Seconds for which the keeper stays when there is no kernel to keep."""
+
+REATTACH_TIMEOUT = 2.0
+"""Seconds that a client waits at most, when it is back, until it is known what it has."""
+
+
+class Keeper:
+    """Records kernels, and hands over to servers.
+
+    :param folder: its own, for its user alone
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._rings = folder / "rings"
+        self._clients = folder / "clients"
+        for made in (folder, self._rings, self._clients):
+            made.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._loop = Loop()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
+        self._context.max_sockets = 10_000
+        self._kernels: dict[str, Kernel] = {}
+        self._streams: dict[int, tuple[Client, Link]] = {}
+        self._links: set[Link] = set()
+        self._server: Link | None = None
+        self._last_stream = 0
+        self._limit = DEFAULT_LIMIT
+        self._total = DEFAULT_TOTAL
+        self._calls: dict[str, Callable[..., dict[str, Any] | None]] = {
+            "hello": self._hello,
+            "kernel": self._kernel,
+            "forget": self._forget,
+            "attach": self._attach,
+            "status": self._status,
+        }
+        self._notes: dict[str, Callable[..., None]] = {
+            "detach": self._detach,
+            "passed_on": self._passed_on,
+        }
+
+    # ------------------------------------------------------------------ life
+
+    def run(self) -> None:
+        """Keep, until there is nothing to be kept."""
+        listener = self._listen()
+        self._loop.watch(listener, lambda _: self._accept(listener))
+        self._leave_when_idle()
+        log(f"keeper {os.getpid()} of protocol {VERSION} is there")
+        try:
+            self._loop.run()
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                (self._folder / "keeper.sock").unlink()
+            for kernel in self._kernels.values():
+                kernel.close()
+            self._context.destroy(linger=0)
+        log("keeper ends")
+
+    def _listen(self) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX)
+        # By a relative path, for an absolute one may be too long.
+        os.chdir(self._folder)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink("keeper.sock")
+        listener.bind("keeper.sock")
+        listener.listen(64)
+        listener.setblocking(False)
+        return listener
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            connection, _ = listener.accept()
+            if user_of(connection) != os.geteuid():
+                log("another user was refused")
+                connection.close()
+                return
+            self._links.add(Link(self._loop, connection, self._received, self._ended))
+
+    def _ended(self, link: Link, reason: str) -> None:
+        self._links.discard(link)
+        for number, (_, other) in [*self._streams.items()]:
+            if other is link:
+                self._detach(link, number)
+        if link is self._server:
+            self._server = None
+            log(f"no server: {reason}")
+            self._leave_when_idle()
+
+    def _leave_when_idle(self) -> None:
+        """End soon if there is no kernel by then."""
+        if not self._kernels:
+            self._loop.call_later(LINGER, self._leave)
+
+    def _leave(self) -> None:
+        if not self._kernels:
+            self._loop.stop()
+
+    # ------------------------------------------------------------------ what is received
+
+    def _received(self, link: Link, packet: Packet) -> None:
+        if packet.kind is Kind.REQUEST:
+            attached = self._streams.get(packet.number)
+            if attached is not None and attached[1] is link:
+                client = attached[0]
+                client.kernel.send(client, packet.channel, packet.frames)
+        elif packet.kind is Kind.CALL:
+            self._call(link, packet)
+        elif packet.kind is Kind.NOTE:
+            body = packet.body
+            note = self._notes.get(body.pop("op", None))
+            if note is None:
+                raise ProtocolError("an unknown note")
+            note(link, **body)
+        else:
+            raise ProtocolError(f"a {packet.kind.name} is not for a keeper")
+
+    def _call(self, link: Link, packet: Packet) -> None:
+        body = packet.body
+
+        def answer(**said: Any) -> None:
+            link.send(pack_json(Kind.ANSWER, packet.number, **said))
+
+        try:
+            said = self._calls[body.pop("op")](link, answer=answer, **body)
+        except Exception as error:
+            log(f"a call failed: {error!r}")
+            answer(error=f"{type(error).__name__}: {error}")
+        else:
+            if said is not None:
+                answer(**said)
+
+    def _hello(
+        self, link: Link, answer: object, limit: int, total: int, **_: object
+    ) -> dict[str, Any]:
+        if self._server is not None and self._server is not link:
+            self._server.close("there is another server")
+        self._server = link
+        self._limit, self._total = limit, total
+        log("a server is there")
+        return {"version": VERSION, "pid": os.getpid(), "kernels": [*self._kernels]}
+
+    def _kernel(
+        self,
+        link: Link,
+        answer: object,
+        kernel: str,
+        connection: dict[str, Any],
+        is_new: bool,
+        is_busy: bool,
+        allowed: list[str],
+    ) -> dict[str, Any]:
+        kept = self._kernels.get(kernel)
+        if kept is None:
+            ring = Ring(self._rings / folder_name(kernel), self._limit, log)
+            kept = self._kernels[kernel] = Kernel(
+                kernel, self._loop, self._context, ring, self._recorded
+            )
+        kept.allowed = frozenset(allowed)
+        kept.connect(Connection.of(connection), is_new=is_new, is_busy=is_busy)
+        return {"first": kept.ring.first, "next": kept.ring.next}
+
+    def _recorded(self, _: Kernel) -> None:
+        """Keep to the limit for all: the largest ring gives way."""
+        while sum(kernel.ring.size for kernel in self._kernels.values()) > self._total:
+            largest = max(self._kernels.values(), key=lambda kernel: kernel.ring.size)
+            if not largest.ring.shrink():
+                break
+
+    def _forget(self, link: Link, answer: object, kernel: str) -> dict[str, Any]:
+        kept = self._kernels.pop(kernel, None)
+        if kept is not None:
+            for number, (client, _) in [*self._streams.items()]:
+                if client.kernel is kept:
+                    del self._streams[number]
+            kept.close()
+            for client in kept.clients.values():
+                client.delivery.path.unlink(missing_ok=True)
+            kept.ring.remove()
+            self._leave_when_idle()
+        return {}
+
+    def _attach(
+        self,
+        link: Link,
+        answer: Callable[..., None],
+        kernel: str,
+        client: str,
+        has_file: bool,
+        number: int | None = None,
+    ) -> None:
+        file = link.take_file() if has_file else None
+        peer = None if file is None else Peer(file)
+        try:
+            kept = self._kernels[kernel]
+            found = self._client(kept, client.encode())
+        except BaseException:
+            if peer is not None:
+                peer.close()
+            raise
+        for other, (one, _) in [*self._streams.items()]:
+            if one is found:
+                self._detach(link, other)
+
+        def attach() -> None:
+            if not link.is_open or self._kernels.get(kernel) is not kept:
+                if peer is not None:
+                    peer.close()
+                return
+            self._last_stream += 1
+            stream = self._last_stream
+            received = found.delivery.received if number is None else number
+            answer(stream=stream, file=str(found.delivery.path), received=received,
+                   last=kept.ring.next - 1)  # fmt: skip
+            self._streams[stream] = (found, link)
+            found.attach(Stream(stream, kept.ring.reader(received + 1), link.send), peer)
+
+        found.when_settled(attach, REATTACH_TIMEOUT)
+
+    def _client(self, kernel: Kernel, client: bytes) -> Client:
+        found = kernel.clients.get(client)
+        if found is None:
+            path = file_of(self._clients, kernel.kernel_id, client)
+            path.unlink(missing_ok=True)
+            about = {"kernel": kernel.kernel_id, "client": client.decode()}
+            delivery = Delivery.create(path, about)
+            delivery.settle(kernel.ring.next - 1)  # it begins with what comes from now on
+            found = kernel.clients[client] = Client(kernel, client, delivery)
+        return found
+
+    def _detach(self, link: Link, stream: int) -> None:
+        attached = self._streams.pop(stream, None)
+        if attached is not None:
+            attached[0].detach()
+
+    def _passed_on(self, link: Link, stream: int, size: int) -> None:
+        attached = self._streams.get(stream)
+        if attached is not None and attached[0].stream is not None:
+            attached[0].stream.passed_on(size)
+
+    def _status(self, link: Link, answer: object) -> dict[str, Any]:
+        return {
+            "pid": os.getpid(),
+            "kernels": {
+                kernel.kernel_id: {
+                    "first": kernel.ring.first,
+                    "next": kernel.ring.next,
+                    "bytes": kernel.ring.size,
+                    "clients": len(kernel.clients),
+                }
+                for kernel in self._kernels.values()
+            },
+        }
+
+
+def folder_name(kernel_id: str) -> str:
+    """Return a kernel's folder: a client may choose the id, which must not lead out of it."""
+    return "kernel-" + quote(kernel_id, safe="")
+
+
+def log(text: str) -> None:
+    """Write a line to the log, which is standard error."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+    print(f"{stamp}Z {text}", file=sys.stderr, flush=True)
+
+
+def main(folder: Path) -> int:
+    """Run a keeper, unless there is one already."""
+    os.umask(0o077)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(folder / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return 0
+    os.ftruncate(lock, 0)
+    os.write(lock, f"{os.getpid()}\n".encode())
+    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
+        signal.signal(ignored, signal.SIG_IGN)
+    with contextlib.suppress(ValueError, OSError):
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    Keeper(folder).run()
+    return 0

@@ -1,0 +1,217 @@
+"""The server's end: starts a keeper where there is none, and speaks with it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from tornado.ioloop import IOLoop
+
+from ..errors import KeeperError
+from .channel import ServerLink
+from .protocol import CHANNELS, Kind, pack, pack_json
+
+START_TIMEOUT = 20.0
+"""Seconds until a keeper that was started must answer."""
+
+_RETRY_INTERVAL = 0.02
+_PASSED_ON = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "PYTHONPATH",
+)  # fmt: skip
+"""What a keeper has of the server's environment: it must not hold its secrets."""
+
+
+class Feed(Protocol):
+    """A client's connection, as its stream needs it."""
+
+    def received(self, records: bytes) -> None:
+        """Take records that the client has not got."""
+
+    def missed(self, count: int) -> None:
+        """Take note that so many messages were dropped before they could be sent."""
+
+    def lost(self) -> None:
+        """Attach again: the keeper that it was attached to is gone."""
+
+
+class Supervisor:
+    """Sees to it that there is a keeper, as long as there are kernels to be kept.
+
+    :param folder: the keeper's
+    :param limit: bytes that are kept of each kernel
+    :param total: bytes that are kept of all
+    """
+
+    def __init__(self, folder: Path, log: logging.Logger | Any, *, limit: int, total: int) -> None:
+        self._folder = folder
+        self._log = log
+        self._limits = {"limit": limit, "total": total}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._kernels: dict[str, dict[str, Any]] = {}
+        self._feeds: dict[int, Feed] = {}
+        self._link: ServerLink | None = None
+        self._connecting: asyncio.Task[ServerLink] | None = None
+
+    # ------------------------------------------------------------------ kernels
+
+    def keep(self, kernel_id: str, **about: Any) -> None:
+        """Have a kernel recorded: from before any client's message reaches it.
+
+        :param about: ``connection``, ``is_new``, ``is_busy`` and ``allowed``, as the keeper's call
+            ``kernel`` has them
+        """
+        self._kernels[kernel_id] = about
+        if self._link is not None:
+            self._tell(self._link, kernel_id)
+        else:  # the loop need not run yet
+            IOLoop.current().add_callback(self._connect)
+
+    def _tell(self, link: ServerLink, kernel_id: str) -> None:
+        about = self._kernels[kernel_id]
+        link.call("kernel", kernel=kernel_id, **about).add_done_callback(self._answered)
+        about["is_new"] = False
+
+    def _answered(self, answer: asyncio.Future[dict[str, Any]]) -> None:
+        if not answer.cancelled() and (error := answer.exception()) is not None:
+            self._log.warning("The keeper: %s", error)
+
+    def forget(self, kernel_id: str) -> None:
+        """Have a kernel that has ended recorded no more."""
+        if self._kernels.pop(kernel_id, None) is not None and self._link is not None:
+            self._link.call("forget", kernel=kernel_id).add_done_callback(self._answered)
+
+    # ------------------------------------------------------------------ clients
+
+    async def attach(
+        self,
+        feed: Feed,
+        kernel_id: str,
+        client: str,
+        *,
+        file: int | None = None,
+        number: int | None = None,
+    ) -> dict[str, Any]:
+        """Connect a client.
+
+        :param file: its connection's descriptor, of which the keeper gets a duplicate
+        :param number: of the last message that it has; None: the keeper knows
+        :returns: ``stream``, ``file``, ``received`` and ``last``
+        :raises KeeperError: it cannot be
+        """
+        link = self._link
+        if link is None:
+            link = await asyncio.shield(self._connect())
+
+        def attached(said: dict[str, Any]) -> None:
+            self._feeds[said["stream"]] = feed  # what is for it may be here already
+
+        return await link.call(
+            "attach", file, attached, kernel=kernel_id, client=client, has_file=file is not None,
+            number=number,
+        )  # fmt: skip
+
+    def detach(self, stream: int) -> None:
+        """Disconnect a client."""
+        self._feeds.pop(stream, None)
+        self._note("detach", stream=stream)
+
+    def passed_on(self, stream: int, size: int) -> None:
+        """Have more sent to a client: it was passed on so many bytes of records."""
+        self._note("passed_on", stream=stream, size=size)
+
+    def _note(self, what: str, **more: Any) -> None:
+        if self._link is not None:
+            self._link.send(pack_json(Kind.NOTE, op=what, **more))
+
+    def request(self, stream: int, channel: str, frames: Sequence[bytes]) -> None:
+        """Send a client's message to its kernel."""
+        if self._link is not None:
+            self._link.send(pack(Kind.REQUEST, CHANNELS[channel], stream, frames))
+
+    # ------------------------------------------------------------------ the keeper
+
+    def _connect(self) -> asyncio.Future[ServerLink]:
+        if self._link is None and (self._connecting is None or self._connecting.done()):
+            self._connecting = asyncio.ensure_future(self._connected())
+        assert self._connecting is not None
+        return self._connecting
+
+    async def _connected(self) -> ServerLink:
+        try:
+            link = await asyncio.wait_for(self._open(), START_TIMEOUT)
+        except asyncio.TimeoutError:
+            raise KeeperError(f"no keeper answered in {START_TIMEOUT:.0f} s") from None
+        for kernel_id in self._kernels:
+            self._tell(link, kernel_id)
+        self._link = link
+        return link
+
+    async def _open(self) -> ServerLink:
+        while (connection := await asyncio.to_thread(self._try)) is None:
+            await self._start()
+            await asyncio.sleep(_RETRY_INTERVAL)
+        link = ServerLink(connection, self._feeds, self._ended)
+        await link.call("hello", **self._limits)
+        return link
+
+    def _try(self) -> socket.socket | None:
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            # Below /proc the folder's path is short; a socket's must be.
+            folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                connection.connect(f"/proc/self/fd/{folder}/keeper.sock")
+            finally:
+                os.close(folder)
+        except OSError:
+            connection.close()
+            return None
+        return connection
+
+    async def _start(self) -> None:
+        """Start a keeper, unless one was and still runs."""
+        if self._process is None or self._process.poll() is not None:
+            self._process = await asyncio.to_thread(self._launch)
+
+    def _launch(self) -> subprocess.Popen[bytes]:
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log = os.open(self._folder / "keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            return subprocess.Popen(
+                [sys.executable, "-m", f"{__package__}", str(self._folder)],
+                env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        finally:
+            os.close(log)
+
+    def _ended(self, reason: str) -> None:
+        """Go on with another keeper: nobody else needs to notice."""
+        self._link = None
+        feeds = [*self._feeds.values()]
+        self._feeds.clear()
+        if self._kernels:
+            self._log.warning("The keeper is gone (%s); another one is started.", reason)
+            self._connect()
+        for feed in feeds:
+            feed.lost()
+
+    def close(self) -> None:
+        """Let go of the keeper, which goes on."""
+        self._kernels.clear()
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._link is not None:
+            link, self._link = self._link, None
+            link.close()

@@ -1,0 +1,73 @@
+"""What kernels send is recorded: by the keeper, which every kernel here is made known to."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+
+from ..keeper.supervisor import Supervisor
+from ..workspace import Workspace
+from .kernel import DurableKernelMixin
+from .websocket import KeptStream
+
+
+class RecordingMixin(AsyncMappingKernelManager):
+    """Stands in front of a mapping kernel manager class."""
+
+    workspace: Workspace
+
+    @functools.cached_property
+    def keeper(self) -> Supervisor:
+        """Who starts the keeper, and speaks with it."""
+        place = self.workspace.place
+        assert place is not None
+        return Supervisor(
+            place.folder / "keeper",
+            self.log,
+            limit=self.workspace.journal_limit,
+            total=self.workspace.journal_total,
+        )
+
+    def is_kept(self, kernel_id: str) -> bool:
+        """Tell whether the keeper records a kernel."""
+        kernel = self._kernels.get(kernel_id)
+        return self.workspace.keeps_kernels and isinstance(kernel, DurableKernelMixin)
+
+    def keep_recorded(self, kernel: Any, *, is_new: bool, is_busy: bool = False) -> None:
+        """Have a kernel recorded that was started, or adopted."""
+        if self.workspace.keeps_kernels:
+            info = kernel.get_connection_info()
+            connection = {
+                name: value.decode() if isinstance(value, bytes) else value
+                for name, value in info.items()
+                if name not in ("curve_secretkey",)
+            }
+            self.keeper.keep(
+                kernel.kernel_id,
+                connection=connection,
+                is_new=is_new,
+                is_busy=is_busy,
+                allowed=[*self.allowed_message_types],
+            )
+
+    def start_buffering(self, kernel_id: str, session_key: str, channels: dict[str, Any]) -> None:
+        """Keep nothing for a client that the keeper keeps all for."""
+        if any(isinstance(channel, KeptStream) for channel in channels.values()):
+            for channel in channels.values():
+                channel.close()
+        else:
+            super().start_buffering(kernel_id, session_key, channels)
+
+    def remove_kernel(self, kernel_id: str) -> Any:
+        """Forget a kernel."""
+        removed: Any = super().remove_kernel(kernel_id)
+        if self.workspace.keeps_kernels:
+            self.keeper.forget(kernel_id)
+        return removed
+
+    def stop_recording(self) -> None:
+        """Leave the keeper to itself."""
+        if self.workspace.keeps_kernels:
+            self.keeper.close()

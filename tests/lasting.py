@@ -1,0 +1,95 @@
+"""A client that goes on after a lost connection, as JupyterLab does: under the same session id."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import websocket
+from messages import execute_request
+from servers import Server, wait_until
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+
+class LastingClient:
+    """Receives, on a thread of its own, all that a kernel sends it, over every restart.
+
+    :param delay: seconds that it takes for each message
+    """
+
+    def __init__(self, server: Server, kernel_id: str, delay: float = 0) -> None:
+        self.session_id = uuid4().hex
+        self.messages: list[dict[str, Any]] = []
+        self.connections = 0
+        self._server = server
+        self._kernel_id = kernel_id
+        self._delay = delay
+        self._channels: websocket.WebSocket | None = None
+        self._closed = False
+        self._thread = threading.Thread(target=self._receive, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        wait_until(lambda: self.connections, 30, "the client was connected")
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._closed = True
+        self.drop()
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+    def drop(self) -> None:
+        """Lose the connection."""
+        channels = self._channels
+        if channels is not None:
+            channels.close(timeout=0)
+
+    def _receive(self) -> None:
+        while not self._closed:
+            try:
+                self._channels = self._server.connect(self._kernel_id, self.session_id, 120)
+                self.connections += 1
+                while text := self._channels.recv():
+                    time.sleep(self._delay)
+                    self.messages.append(json.loads(text))
+            except (OSError, websocket.WebSocketException):
+                time.sleep(0.02)
+
+    def execute(self, code: str, **content: Any) -> str:
+        """Have code run, and return the request's id."""
+        request = execute_request(code, self.session_id)
+        request["content"].update(content)
+        assert self._channels is not None
+        self._channels.send(json.dumps(request))
+        return str(request["header"]["msg_id"])
+
+    def of(self, request: str, kind: str) -> list[dict[str, Any]]:
+        """Return the messages of a type that came of a request."""
+        return [
+            message
+            for message in [*self.messages]
+            if message["parent_header"].get("msg_id") == request
+            and message["header"]["msg_type"] == kind
+        ]
+
+    def text(self, request: str) -> str:
+        """Return what a request has printed."""
+        return "".join(message["content"]["text"] for message in self.of(request, "stream"))
+
+    def is_finished(self, request: str) -> bool:
+        """Tell whether a cell is, as JupyterLab sees it: a reply has come, and that it is idle."""
+        states = [m["content"]["execution_state"] for m in self.of(request, "status")]
+        return "idle" in states and bool(self.of(request, "execute_reply"))
