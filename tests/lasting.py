@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 import time
@@ -59,14 +60,13 @@ class LastingClient:
 
     def _receive(self) -> None:
         while not self._closed:
-            try:
+            with contextlib.suppress(OSError, websocket.WebSocketException):
                 self._channels = self._server.connect(self._kernel_id, self.session_id, 120)
                 self.connections += 1
                 while text := self._channels.recv():
                     time.sleep(self._delay)
                     self.messages.append(json.loads(text))
-            except (OSError, websocket.WebSocketException):
-                time.sleep(0.02)
+            time.sleep(0.02)
 
     def execute(self, code: str, **content: Any) -> str:
         """Have code run, and return the request's id."""

@@ -23,14 +23,20 @@ class ServerLink:
     """A connection.
 
     :param feeds: who is given the records of which stream
+    :param noted: is given what the keeper says unasked
     :param ended: is called when it is over
     """
 
     def __init__(
-        self, connection: socket.socket, feeds: Mapping[int, Feed], ended: Callable[[str], object]
+        self,
+        connection: socket.socket,
+        feeds: Mapping[int, Feed],
+        noted: Callable[[dict[str, Any]], object],
+        ended: Callable[[str], object],
     ) -> None:
         self._socket = connection
         self._feeds = feeds
+        self._noted = noted
         self._ended = ended
         self._unpacker = Unpacker()
         self._unsent: deque[tuple[memoryview, list[int]]] = deque()
@@ -111,10 +117,8 @@ class ServerLink:
             call = self._calls.pop(packet.number, None)
             if call is not None:
                 self._answer(packet.body, *call)
-        elif packet.kind is Kind.NOTE and packet.body.get("op") == "missed":
-            feed = self._feeds.get(packet.body["stream"])
-            if feed is not None:
-                feed.missed(packet.body["count"])
+        elif packet.kind is Kind.NOTE:
+            self._noted(packet.body)
 
     def _answer(
         self,

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import zmq
 
@@ -28,6 +28,8 @@ SETTLE_TIMEOUT = 30.0
 
 _CHANNELS = (Channel.SHELL, Channel.STDIN, Channel.CONTROL)
 _REMEMBERED = 1000
+_NOTED = 30
+"""Requests without a reply that a client's file has room for."""
 
 
 def file_of(folder: Path, kernel_id: str, client: bytes) -> Path:
@@ -47,12 +49,52 @@ class Client:
         self.client = client
         self.delivery = delivery
         self.stream: Stream | None = None
+        self.unconfirmed = 0
+        """How many of its messages were forwarded, of which the server has not been told."""
         self.pending: dict[str, None] = {}
         """Ids of its requests that the kernel has not replied to."""
         self._peer: Peer | None = None
         self._settling: _Settling | None = None
+        self._is_inherited = False
         self._seen: dict[str, None] = {}
         self._receivers: dict[Channel, Receiver] = {}
+
+    @classmethod
+    def create(cls, kernel: Kernel, client: bytes, path: Path) -> Client:
+        """Return a client that is sent what comes from now on."""
+        path.unlink(missing_ok=True)
+        about = {"kernel": kernel.kernel_id, "client": client.decode(), "pending": []}
+        delivery = Delivery.create(path, about)
+        delivery.settle(kernel.ring.next - 1)
+        return cls(kernel, client, delivery)
+
+    @classmethod
+    def load(cls, kernel: Kernel, delivery: Delivery, about: dict[str, Any]) -> Client:
+        """Return a client that another keeper knew."""
+        client = cls(kernel, about["client"].encode(), delivery)
+        client.pending = dict.fromkeys(about["pending"])
+        client._seen = dict.fromkeys(about["pending"])
+        client._is_inherited = True
+        return client
+
+    def has_sent(self, ids: Iterable[str]) -> None:
+        """Note what another keeper has forwarded: it is not forwarded again."""
+        self._seen.update(dict.fromkeys(ids))
+
+    def settle_inherited(self) -> None:
+        """Take as received what was written by a server that ended together with a keeper."""
+        if self._is_inherited:
+            self._is_inherited = False
+            self.delivery.settle(self.delivery.delivered(None))
+
+    def _note_pending(self) -> None:
+        about = {
+            "kernel": self.kernel.kernel_id,
+            "client": self.client.decode(),
+            "pending": [*self.pending][-_NOTED:],
+        }
+        with contextlib.suppress(ValueError):  # ids as long as that are not noted
+            self.delivery.describe(about)
 
     # ------------------------------------------------------------------ the kernel
 
@@ -81,11 +123,15 @@ class Client:
         :param frames: with the delimiter and a signature
         """
         self.connect()
+        self.unconfirmed += 1
         asked = message_id(frames[1 + HEADER])
         if asked is not None:
+            if asked in self._seen:
+                return
             _remember(self._seen, asked)
             if channel is Channel.SHELL:
                 _remember(self.pending, asked)
+                self._note_pending()
         receiver = self._receivers[channel]
         with contextlib.suppress(zmq.Again):
             receiver.socket.send_multipart(frames, zmq.NOBLOCK)
@@ -97,6 +143,8 @@ class Client:
             for frames in found:
                 self.pending.pop(message_id(frames[PARENT]) or "", None)
         self.kernel.record([(channel, self.client, frames) for frames in found])
+        if channel is Channel.SHELL:
+            self._note_pending()
 
     # ------------------------------------------------------------------ the server
 

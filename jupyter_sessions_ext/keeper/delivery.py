@@ -52,12 +52,20 @@ class Delivery:
 
         :param about: whose it is, as JSON
         """
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        delivery = cls(path)
+        delivery.describe(about)
+        return delivery
+
+    def describe(self, about: dict[str, Any]) -> None:
+        """Note whose it is.
+
+        :raises ValueError: it is too much
+        """
         text = json.dumps(about).encode()
         if len(text) > _ABOUT_SIZE:
             raise ValueError(f"{len(text)} bytes about a client")
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(bytes(64) + text)
-        return cls(path)
+        self._memory[64:_ENTRIES] = text.ljust(_ABOUT_SIZE, b"\0")
 
     @property
     def about(self) -> dict[str, Any]:

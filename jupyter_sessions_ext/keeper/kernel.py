@@ -9,12 +9,16 @@ import zmq
 
 from .client import Client
 from .loop import Loop, Receiver, Timer
-from .messages import DELIMITER, Connection, frames_of, is_private
+from .messages import DELIMITER, Connection, frames_of, identity, is_private
 from .protocol import Channel
 from .ring import Ring
+from .splice import Splice
 
 NUDGE_INTERVAL = 0.1
 """Seconds between questions to a kernel that has not been heard of; doubled each time, up to 1."""
+
+SPLICE_TIMEOUT = 5.0
+"""Seconds after which it is given up that the server has heard what the keeper hears."""
 
 NUDGE_TIMEOUT = 60.0
 """Seconds after which a kernel that was never heard of is sent what clients have for it."""
@@ -24,6 +28,7 @@ class Kernel:
     """What is kept of a kernel, and who is connected to it.
 
     :param changed: is told that something was recorded
+    :param spliced: is told that the server need not feed any more
     """
 
     def __init__(
@@ -33,6 +38,7 @@ class Kernel:
         context: zmq.Context[zmq.Socket[bytes]],
         ring: Ring,
         changed: Callable[[Kernel], object] = lambda _: None,
+        spliced: Callable[[Kernel], object] = lambda _: None,
     ) -> None:
         self.kernel_id = kernel_id
         self.ring = ring
@@ -43,6 +49,10 @@ class Kernel:
         """Types of messages that clients may send; empty: all."""
         self._context = context
         self._changed = changed
+        self._spliced = spliced
+        self._splice: Splice | None = None
+        self.last = b""
+        """Which message was recorded last of those that are for all."""
         self._iopub: Receiver | None = None
         self._is_heard = False
         self._waiting: list[tuple[Client, Channel, Sequence[bytes]]] = []
@@ -110,13 +120,37 @@ class Kernel:
 
     # ------------------------------------------------------------------ what it sends
 
+    def splice(self) -> None:
+        """Have the server feed what it has heard since another keeper's ring ends."""
+        self._splice = Splice(self.ring)
+
     def _published(self, messages: list[list[bytes]]) -> None:
         self.hear()
-        self.record([
-            (Channel.IOPUB, b"", frames)
-            for message in messages
-            if (frames := frames_of(message)) and not is_private(frames)
-        ])  # fmt: skip
+        found: Sequence[Sequence[bytes]] = [f for m in messages if (f := frames_of(m))]
+        if self._splice is not None:
+            waits = self._splice.is_waiting
+            found = self._splice.hear(found)
+            if self._splice.is_waiting and not waits:
+                self.loop.call_later(SPLICE_TIMEOUT, self._give_up)
+        self._record_published(found)
+
+    def feed(self, frames: Sequence[bytes]) -> None:
+        """Take a message that the server has heard."""
+        if self._splice is not None:
+            self._record_published(self._splice.feed([frames]))
+
+    def _give_up(self) -> None:
+        if self._splice is not None:
+            self._record_published(self._splice.give_up())
+
+    def _record_published(self, found: Sequence[Sequence[bytes]]) -> None:
+        if self._splice is not None and self._splice.has_met:
+            self._spliced(self)
+            if self._splice.is_over:
+                self._splice = None
+        if found:
+            self.last = identity(found[-1])
+            self.record([(Channel.IOPUB, b"", f) for f in found if not is_private(f)])
 
     def record(self, messages: list[tuple[Channel, bytes, Sequence[bytes]]]) -> None:
         """Keep messages, and send them to whoever is up to date."""

@@ -118,6 +118,8 @@ class Receiver:
         The socket's file tells once that something has come, and does not if that was while
         something was sent.
         """
+        if self.socket.closed:  # by what was called back before
+            return
         messages: list[list[bytes]] = []
         try:
             while len(messages) < self.MOST:
@@ -136,8 +138,7 @@ class Receiver:
 
     def _look_again(self) -> None:
         self._is_due = False
-        if not self.socket.closed:
-            self.look()
+        self.look()
 
     def close(self) -> None:
         """Close the socket. What it was to send is sent, if that is soon."""

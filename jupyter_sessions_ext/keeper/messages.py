@@ -18,8 +18,8 @@ DELIMITER = b"<IDS|MSG>"
 HEADER, PARENT, CONTENT = 1, 2, 4
 """Where a message's frames have them; the first is its signature."""
 
-SESSION = f"keeper-{uuid.uuid4().hex}"
-"""What the keeper's own questions to kernels carry, so that their answers are known as such."""
+_SESSION = "jupyter-sessions-keeper-"
+"""What keepers' own questions to kernels carry, so that their answers are known as such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Connection:
         header = {
             "msg_id": uuid.uuid4().hex,
             "msg_type": kind,
-            "session": SESSION,
+            "session": f"{_SESSION}{uuid.uuid4().hex}",
             "username": "keeper",
             "date": datetime.now(timezone.utc).isoformat(),
             "version": "5.3",
@@ -88,7 +88,12 @@ def frames_of(message: list[bytes]) -> list[bytes]:
 
 def is_private(frames: Sequence[bytes]) -> bool:
     """Tell what is about the keeper's own questions and subscription, and no client's interest."""
-    return SESSION.encode() in frames[PARENT] or b'"iopub_welcome"' in frames[HEADER]
+    return _SESSION.encode() in frames[PARENT] or b'"iopub_welcome"' in frames[HEADER]
+
+
+def identity(frames: Sequence[bytes]) -> bytes:
+    """Return what tells a message from all others: its signature, or its header without one."""
+    return frames[0] or frames[HEADER]
 
 
 def message_id(header: bytes) -> str | None:

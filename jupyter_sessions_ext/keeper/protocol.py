@@ -43,6 +43,8 @@ class Kind(IntEnum):
     """Server to keeper: a client's message for the kernel; the number is the client's stream."""
     STREAM = 6
     """Keeper to server, one frame: records for the client whose stream the number is."""
+    FED = 7
+    """Server to keeper: a kernel's id, and a message that it has published. See :mod:`.splice`."""
 
 
 class Channel(IntEnum):

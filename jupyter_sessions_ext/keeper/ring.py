@@ -204,6 +204,14 @@ class Ring:
         self.size = 0
         shutil.rmtree(self.folder, ignore_errors=True)
 
+    def number_at(self, size: int) -> int:
+        """Return the number of a message that has so many bytes of the ring behind it, or more."""
+        for segment in reversed(self._segments):
+            size -= segment.size
+            if size <= 0:
+                return segment.first
+        return self.first
+
     def reader(self, number: int) -> Reader:
         """Return a reader whose next message is that one, or the oldest that is kept."""
         return Reader(self, number)

@@ -26,10 +26,14 @@ from .messages import Connection
 from .peer import Peer
 from .protocol import DEFAULT_LIMIT, DEFAULT_TOTAL, VERSION, Kind, Packet, ProtocolError, pack_json
 from .ring import Ring
+from .splice import asked_of
 from .stream import Stream
 
 LINGER = 5.0
 """Seconds for which the keeper stays when there is no kernel to keep."""
+
+TELL_INTERVAL = 0.1
+"""Seconds after which the server hears what was recorded: it keeps that, too, until then."""
 
 REATTACH_TIMEOUT = 2.0
 """Seconds that a client waits at most, when it is back, until it is known what it has."""
@@ -55,6 +59,7 @@ class Keeper:
         self._links: set[Link] = set()
         self._server: Link | None = None
         self._last_stream = 0
+        self._to_tell: set[Kernel] = set()
         self._limit = DEFAULT_LIMIT
         self._total = DEFAULT_TOTAL
         self._calls: dict[str, Callable[..., dict[str, Any] | None]] = {
@@ -134,6 +139,10 @@ class Keeper:
             if attached is not None and attached[1] is link:
                 client = attached[0]
                 client.kernel.send(client, packet.channel, packet.frames)
+        elif packet.kind is Kind.FED:
+            kernel, *frames = packet.frames
+            if kept := self._kernels.get(kernel.decode()):
+                kept.feed(frames)
         elif packet.kind is Kind.CALL:
             self._call(link, packet)
         elif packet.kind is Kind.NOTE:
@@ -184,18 +193,45 @@ class Keeper:
         if kept is None:
             ring = Ring(self._rings / folder_name(kernel), self._limit, log)
             kept = self._kernels[kernel] = Kernel(
-                kernel, self._loop, self._context, ring, self._recorded
+                kernel, self._loop, self._context, ring, self._recorded, self._spliced
             )
+            self._load_clients(kept)
+            if is_new:
+                for client in [*kept.clients.values()]:
+                    self._drop_client(client)
+            else:
+                kept.splice()
         kept.allowed = frozenset(allowed)
         kept.connect(Connection.of(connection), is_new=is_new, is_busy=is_busy)
         return {"first": kept.ring.first, "next": kept.ring.next}
 
-    def _recorded(self, _: Kernel) -> None:
-        """Keep to the limit for all: the largest ring gives way."""
+    def _spliced(self, kernel: Kernel) -> None:
+        if self._server is not None:
+            self._server.send(pack_json(Kind.NOTE, op="spliced", kernel=kernel.kernel_id))
+
+    def _recorded(self, kernel: Kernel) -> None:
+        """Keep to the limit for all: the largest ring gives way. Tell the server, soon."""
+        if not self._to_tell:
+            self._loop.call_later(TELL_INTERVAL, self._tell)
+        self._to_tell.add(kernel)
         while sum(kernel.ring.size for kernel in self._kernels.values()) > self._total:
             largest = max(self._kernels.values(), key=lambda kernel: kernel.ring.size)
             if not largest.ring.shrink():
                 break
+
+    def _tell(self) -> None:
+        """Tell the server what it need not keep any more."""
+        kernels = {k.kernel_id: k.last.decode("latin-1") for k in self._to_tell}
+        self._to_tell.clear()
+        forwarded = {}
+        for stream, (client, _) in self._streams.items():
+            if client.unconfirmed:
+                forwarded[stream] = client.unconfirmed
+                client.unconfirmed = 0
+        if self._server is not None:
+            self._server.send(
+                pack_json(Kind.NOTE, op="recorded", kernels=kernels, forwarded=forwarded)
+            )
 
     def _forget(self, link: Link, answer: object, kernel: str) -> dict[str, Any]:
         kept = self._kernels.pop(kernel, None)
@@ -203,9 +239,9 @@ class Keeper:
             for number, (client, _) in [*self._streams.items()]:
                 if client.kernel is kept:
                     del self._streams[number]
+            for client in [*kept.clients.values()]:
+                self._drop_client(client)
             kept.close()
-            for client in kept.clients.values():
-                client.delivery.path.unlink(missing_ok=True)
             kept.ring.remove()
             self._leave_when_idle()
         return {}
@@ -237,6 +273,8 @@ class Keeper:
                 if peer is not None:
                     peer.close()
                 return
+            if number is None:
+                found.settle_inherited()
             self._last_stream += 1
             stream = self._last_stream
             received = found.delivery.received if number is None else number
@@ -251,12 +289,32 @@ class Keeper:
         found = kernel.clients.get(client)
         if found is None:
             path = file_of(self._clients, kernel.kernel_id, client)
-            path.unlink(missing_ok=True)
-            about = {"kernel": kernel.kernel_id, "client": client.decode()}
-            delivery = Delivery.create(path, about)
-            delivery.settle(kernel.ring.next - 1)  # it begins with what comes from now on
-            found = kernel.clients[client] = Client(kernel, client, delivery)
+            found = kernel.clients[client] = Client.create(kernel, client, path)
         return found
+
+    def _drop_client(self, client: Client) -> None:
+        del client.kernel.clients[client.client]
+        client.close()
+        client.delivery.path.unlink(missing_ok=True)
+
+    def _load_clients(self, kernel: Kernel) -> None:
+        """Know the clients that another keeper has known."""
+        seen = asked_of(kernel.ring)
+        for path in self._clients.glob("*.delivery"):
+            client = self._load_client(kernel, path)
+            if client is not None:
+                client.has_sent(seen)
+                kernel.clients[client.client] = client
+
+    def _load_client(self, kernel: Kernel, path: Path) -> Client | None:
+        try:
+            delivery = Delivery(path)
+            about = delivery.about
+            if about["kernel"] == kernel.kernel_id:
+                return Client.load(kernel, delivery, about)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            log(f"{path.name} is not used: {error!r}")
+        return None
 
     def _detach(self, link: Link, stream: int) -> None:
         attached = self._streams.pop(stream, None)

@@ -15,8 +15,9 @@ from typing import Any, Protocol
 from tornado.ioloop import IOLoop
 
 from ..errors import KeeperError
+from .backlog import Backlog
 from .channel import ServerLink
-from .protocol import CHANNELS, Kind, pack, pack_json
+from .protocol import CHANNELS, Channel, Kind, pack, pack_json
 
 START_TIMEOUT = 20.0
 """Seconds until a keeper that was started must answer."""
@@ -37,6 +38,9 @@ class Feed(Protocol):
     def missed(self, count: int) -> None:
         """Take note that so many messages were dropped before they could be sent."""
 
+    def forwarded(self, count: int) -> None:
+        """Take note that so many more of the client's messages are with the kernel."""
+
     def lost(self) -> None:
         """Attach again: the keeper that it was attached to is gone."""
 
@@ -56,6 +60,8 @@ class Supervisor:
         self._process: subprocess.Popen[bytes] | None = None
         self._kernels: dict[str, dict[str, Any]] = {}
         self._feeds: dict[int, Feed] = {}
+        self._backlogs: dict[str, Backlog] = {}
+        self._feeding: set[str] = set()
         self._link: ServerLink | None = None
         self._connecting: asyncio.Task[ServerLink] | None = None
 
@@ -76,7 +82,37 @@ class Supervisor:
     def _tell(self, link: ServerLink, kernel_id: str) -> None:
         about = self._kernels[kernel_id]
         link.call("kernel", kernel=kernel_id, **about).add_done_callback(self._answered)
+        if not about["is_new"] and kernel_id in self._backlogs:
+            self._feeding.add(kernel_id)
+            for frames in self._backlogs[kernel_id].messages():
+                self._feed(link, kernel_id, frames)
         about["is_new"] = False
+
+    def heard(self, kernel_id: str, message: list[bytes]) -> None:
+        """Take what the server has heard of a kernel: should the keeper be killed, it is needed."""
+        backlog = self._backlogs.get(kernel_id)
+        if backlog is None:
+            backlog = self._backlogs[kernel_id] = Backlog(self._limits["limit"])
+        frames = backlog.add(message)
+        if frames and kernel_id in self._feeding and self._link is not None:
+            self._feed(self._link, kernel_id, frames)
+
+    def _feed(self, link: ServerLink, kernel_id: str, frames: Sequence[bytes]) -> None:
+        link.send(pack(Kind.FED, Channel.IOPUB, 0, [kernel_id.encode(), *frames]))
+
+    def _noted(self, note: dict[str, Any]) -> None:
+        what = note.get("op")
+        if what == "recorded":
+            for kernel_id, last in note["kernels"].items():
+                if kernel_id in self._backlogs:
+                    self._backlogs[kernel_id].recorded(last.encode("latin-1"))
+            for stream, count in note["forwarded"].items():
+                if (feed := self._feeds.get(int(stream))) is not None:
+                    feed.forwarded(count)
+        elif what == "spliced":
+            self._feeding.discard(note["kernel"])
+        elif what == "missed" and (feed := self._feeds.get(note["stream"])) is not None:
+            feed.missed(note["count"])
 
     def _answered(self, answer: asyncio.Future[dict[str, Any]]) -> None:
         if not answer.cancelled() and (error := answer.exception()) is not None:
@@ -84,6 +120,8 @@ class Supervisor:
 
     def forget(self, kernel_id: str) -> None:
         """Have a kernel that has ended recorded no more."""
+        self._backlogs.pop(kernel_id, None)
+        self._feeding.discard(kernel_id)
         if self._kernels.pop(kernel_id, None) is not None and self._link is not None:
             self._link.call("forget", kernel=kernel_id).add_done_callback(self._answered)
 
@@ -131,7 +169,7 @@ class Supervisor:
             self._link.send(pack_json(Kind.NOTE, op=what, **more))
 
     def request(self, stream: int, channel: str, frames: Sequence[bytes]) -> None:
-        """Send a client's message to its kernel."""
+        """Send a client's message to its kernel; one that it has had already is not sent again."""
         if self._link is not None:
             self._link.send(pack(Kind.REQUEST, CHANNELS[channel], stream, frames))
 
@@ -157,7 +195,7 @@ class Supervisor:
         while (connection := await asyncio.to_thread(self._try)) is None:
             await self._start()
             await asyncio.sleep(_RETRY_INTERVAL)
-        link = ServerLink(connection, self._feeds, self._ended)
+        link = ServerLink(connection, self._feeds, self._noted, self._ended)
         await link.call("hello", **self._limits)
         return link
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import zmq
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 
 from ..keeper.supervisor import Supervisor
@@ -12,11 +13,19 @@ from ..workspace import Workspace
 from .kernel import DurableKernelMixin
 from .websocket import KeptStream
 
+MOST_WAITING = 100_000
+"""Messages of a kernel that may wait for the server's loop."""
+
 
 class RecordingMixin(AsyncMappingKernelManager):
     """Stands in front of a mapping kernel manager class."""
 
     workspace: Workspace
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # What is heard here must be complete, as far as that can be had, though a loop be slow.
+        self.context.setsockopt(zmq.RCVHWM, MOST_WAITING)
 
     @functools.cached_property
     def keeper(self) -> Supervisor:
@@ -51,6 +60,19 @@ class RecordingMixin(AsyncMappingKernelManager):
                 is_busy=is_busy,
                 allowed=[*self.allowed_message_types],
             )
+
+    def start_watching_activity(self, kernel_id: str) -> None:
+        """Watch as the class behind does; the keeper's successor gets what is heard, too."""
+        super().start_watching_activity(kernel_id)
+        if self.is_kept(kernel_id):
+            stream = self._kernels[kernel_id]._activity_stream
+            record_activity = stream._recv_callback
+
+            def heard(message: list[bytes]) -> None:
+                self.keeper.heard(kernel_id, message)
+                record_activity(message)
+
+            stream.on_recv(heard)
 
     def start_buffering(self, kernel_id: str, session_key: str, channels: dict[str, Any]) -> None:
         """Keep nothing for a client that the keeper keeps all for."""

@@ -8,6 +8,7 @@ import fcntl
 import socket
 import struct
 import termios
+from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import zmq
 from jupyter_client.session import DELIM
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from tornado.iostream import IOStream, StreamClosedError
+from tornado.websocket import WebSocketClosedError
 
 from ..errors import KeeperError
 from ..keeper.delivery import Delivery
@@ -26,6 +28,9 @@ _NAMES = {channel: name for name, channel in CHANNELS.items()}
 
 _PASS_ON = 1 << 18
 """Bytes after which the keeper hears that they were passed on."""
+
+_ATTEMPTS, _ATTEMPT_INTERVAL = 6, 0.2
+"""How often a client is tried to be connected, and seconds by which it is waited longer each time."""
 
 _RECEIVED = 128
 """Where ``struct tcp_info`` has ``tcpi_bytes_received``."""
@@ -105,6 +110,7 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
             super().create_stream()
             return
         self._early = []
+        self._unconfirmed: deque[tuple[str, list[bytes]]] = deque()
         self.channels = {name: KeptStream(self, name) for name in CHANNELS}
 
     def nudge(self) -> asyncio.Future[None]:
@@ -115,20 +121,31 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
 
     async def _attach(self, number: int | None = None) -> None:
         plain = type(self._io) is IOStream
-        try:
-            answer = await self._keeper.attach(
-                self,
-                self.kernel_id,
-                self.session.session,
-                file=self._io.socket.fileno() if plain else None,
-                number=number,
-            )
-        except (KeeperError, OSError) as error:
-            self.log.error("Kernel %s cannot be connected to: %s", self.kernel_id, error)
+        for attempt in range(_ATTEMPTS):
+            try:
+                answer = await self._keeper.attach(
+                    self,
+                    self.kernel_id,
+                    self.session.session,
+                    file=self._io.socket.fileno() if plain else None,
+                    number=number,
+                )
+                break
+            except (KeeperError, OSError) as error:  # it may have ended in that moment
+                reason = str(error)
+                await asyncio.sleep(attempt * _ATTEMPT_INTERVAL)
+                if not self.channels:
+                    return
+        else:
+            self.log.error("Kernel %s cannot be connected to: %s", self.kernel_id, reason)
             self.websocket_handler.close(1011, "the keeper is not there")
             return
         self._stream = answer["stream"]
+        for channel, frames in self._unconfirmed:
+            self._keeper.request(self._stream, channel, frames)
         self._last, self._replayed = answer["received"], answer["last"]
+        if self._delivery is not None:
+            self._delivery.close()
         self._delivery = Delivery(Path(answer["file"]))
         if plain:
             _Input(self._io, self._delivery)
@@ -152,7 +169,8 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
         """Tell a client that has missed nothing, or has got it now, how the kernel is."""
         state = getattr(self.kernel_manager, "execution_state", None)
         if state in ("busy", "idle") and (state == "busy" or self._replayed):
-            self._send_status_message(state)
+            with contextlib.suppress(WebSocketClosedError):
+                self._send_status_message(state)
 
     def detach(self) -> None:
         """Disconnect."""
@@ -174,8 +192,14 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
 
     def request(self, channel: str, frames: list[bytes]) -> None:
         """Send the client's message to the kernel."""
+        self._unconfirmed.append((channel, frames))
         if self._stream is not None:
             self._keeper.request(self._stream, channel, frames)
+
+    def forwarded(self, count: int) -> None:
+        """Forget messages that the kernel has."""
+        for _ in range(min(count, len(self._unconfirmed))):
+            self._unconfirmed.popleft()
 
     def handle_incoming_message(self, incoming_msg: Any) -> None:
         """Handle a message, and note that it is."""
