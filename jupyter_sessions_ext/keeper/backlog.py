@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 
-from .messages import frames_of, identity
+from .messages import identity
 
 
 class Backlog:
@@ -18,22 +18,22 @@ class Backlog:
         self._limit = limit
         self._size = 0
         self._messages: deque[list[bytes]] = deque()
-        self._recorded = b""
+        self._ahead: dict[bytes, None] = {}
+        """What the keeper has recorded and is not heard here yet."""
 
-    def add(self, message: list[bytes]) -> list[bytes]:
-        """Add a message as it came, and return its frames; empty if it is none."""
-        frames = frames_of(message)
-        if not frames:
-            return frames
-        if self._recorded and identity(frames) == self._recorded:
-            # The keeper was ahead: it has had this, and all before it.
-            self._clear()
-            return frames
+    def add(self, frames: list[bytes]) -> None:
+        """Add a message."""
+        if self._ahead and (name := identity(frames)) in self._ahead:
+            while next(iter(self._ahead)) != name:
+                del self._ahead[next(iter(self._ahead))]
+            del self._ahead[name]
+            self._messages.clear()  # all of them came before
+            self._size = 0
+            return
         self._messages.append(frames)
         self._size += sum(map(len, frames))
         while self._size > self._limit and len(self._messages) > 1:
             self._size -= sum(map(len, self._messages.popleft()))
-        return frames
 
     def recorded(self, last: bytes) -> None:
         """Drop what the keeper has: up to that message, which may be yet to come."""
@@ -41,14 +41,8 @@ class Backlog:
             if identity(frames) == last:
                 for _ in range(count):
                     self._size -= sum(map(len, self._messages.popleft()))
-                self._recorded = b""
                 return
-        self._recorded = last
-
-    def _clear(self) -> None:
-        self._messages.clear()
-        self._size = 0
-        self._recorded = b""
+        self._ahead[last] = None
 
     def messages(self) -> list[Sequence[bytes]]:
         """Return what is left."""

@@ -88,13 +88,13 @@ class Supervisor:
                 self._feed(link, kernel_id, frames)
         about["is_new"] = False
 
-    def heard(self, kernel_id: str, message: list[bytes]) -> None:
+    def heard(self, kernel_id: str, frames: list[bytes]) -> None:
         """Take what the server has heard of a kernel: should the keeper be killed, it is needed."""
         backlog = self._backlogs.get(kernel_id)
         if backlog is None:
             backlog = self._backlogs[kernel_id] = Backlog(self._limits["limit"])
-        frames = backlog.add(message)
-        if frames and kernel_id in self._feeding and self._link is not None:
+        backlog.add(frames)
+        if kernel_id in self._feeding and self._link is not None:
             self._feed(self._link, kernel_id, frames)
 
     def _feed(self, link: ServerLink, kernel_id: str, frames: Sequence[bytes]) -> None:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from typing import Any
 
 import zmq
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 
+from ..keeper.messages import HEADER, frames_of
 from ..keeper.supervisor import Supervisor
+from ..models import now
 from ..workspace import Workspace
 from .kernel import DurableKernelMixin
 from .websocket import KeptStream
 
 MOST_WAITING = 100_000
 """Messages of a kernel that may wait for the server's loop."""
+
+_AT_ONCE = 100
 
 
 class RecordingMixin(AsyncMappingKernelManager):
@@ -65,14 +70,8 @@ class RecordingMixin(AsyncMappingKernelManager):
         """Watch as the class behind does; the keeper's successor gets what is heard, too."""
         super().start_watching_activity(kernel_id)
         if self.is_kept(kernel_id):
-            stream = self._kernels[kernel_id]._activity_stream
-            record_activity = stream._recv_callback
-
-            def heard(message: list[bytes]) -> None:
-                self.keeper.heard(kernel_id, message)
-                record_activity(message)
-
-            stream.on_recv(heard)
+            kernel = self._kernels[kernel_id]
+            kernel._activity_stream.on_recv(_Listener(self, kernel, kernel._activity_stream))
 
     def start_buffering(self, kernel_id: str, session_key: str, channels: dict[str, Any]) -> None:
         """Keep nothing for a client that the keeper keeps all for."""
@@ -93,3 +92,33 @@ class RecordingMixin(AsyncMappingKernelManager):
         """Leave the keeper to itself."""
         if self.workspace.keeps_kernels:
             self.keeper.close()
+
+
+class _Listener:
+    """Takes what a kernel publishes: many messages at once, for a flood has little to tell."""
+
+    def __init__(self, mapping: RecordingMixin, kernel: Any, stream: Any) -> None:
+        self._mapping = mapping
+        self._kernel = kernel
+        self._socket = stream.socket
+        self._record_activity = stream._recv_callback
+
+    def __call__(self, message: list[bytes]) -> None:
+        kernel, heard = self._kernel, self._mapping.keeper.heard
+        kernel_id, is_active = kernel.kernel_id, False
+        messages = [message]
+        with contextlib.suppress(zmq.Again):
+            while len(messages) < _AT_ONCE:
+                messages.append(self._socket.recv_multipart(zmq.NOBLOCK))
+        for message in messages:
+            frames = frames_of(message)
+            if not frames:
+                continue
+            heard(kernel_id, frames)
+            # While it is busy, any other message is activity and nothing else.
+            if kernel.execution_state == "busy" and b'"status"' not in frames[HEADER]:
+                is_active = True
+            else:
+                self._record_activity(message)
+        if is_active:
+            self._mapping.last_kernel_activity = kernel.last_activity = now()

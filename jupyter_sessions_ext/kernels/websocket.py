@@ -30,7 +30,7 @@ _PASS_ON = 1 << 18
 """Bytes after which the keeper hears that they were passed on."""
 
 _ATTEMPTS, _ATTEMPT_INTERVAL = 6, 0.2
-"""How often a client is tried to be connected, and seconds by which it is waited longer each time."""
+"""How often a client is tried to be connected, and seconds by which each wait is longer."""
 
 _RECEIVED = 128
 """Where ``struct tcp_info`` has ``tcpi_bytes_received``."""
@@ -121,6 +121,8 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
 
     async def _attach(self, number: int | None = None) -> None:
         plain = type(self._io) is IOStream
+        # A short message waited some 40 ms for a delayed acknowledgement of the one before.
+        self._io.set_nodelay(True)
         for attempt in range(_ATTEMPTS):
             try:
                 answer = await self._keeper.attach(
