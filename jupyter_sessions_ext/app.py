@@ -12,13 +12,14 @@ from jupyter_server.serverapp import ServerApp
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado.ioloop import IOLoop
-from traitlets import CaselessStrEnum, Integer, Unicode, default
+from traitlets import CaselessStrEnum, Float, Integer, Unicode, default
 
 from . import metrics
 from .api import admin, core
 from .composition import compose_connections, compose_kernels, compose_sessions, configured_database
 from .events import Emitter
 from .folder import STATE_DIR
+from .keeper.protocol import DEFAULT_LIMIT, DEFAULT_TOTAL
 from .kernels.manager import DurableMappingMixin
 from .page import handler as page
 from .retention import Retention
@@ -90,6 +91,34 @@ class SessionsApp(ExtensionAppJinjaMixin, ExtensionApp):
         help="How many events of the history are kept, the latest. 0: all.",
     )
 
+    journal_limit = Integer(
+        DEFAULT_LIMIT,
+        min=1 << 16,
+        max=1 << 30,
+        config=True,
+        help=(
+            "How many bytes are kept of what each kernel has sent, the latest, for clients that "
+            "are not connected and for transcripts."
+        ),
+    )
+
+    journal_total = Integer(
+        DEFAULT_TOTAL,
+        min=1 << 16,
+        config=True,
+        help="How many bytes are kept of what all kernels have sent; the largest give way.",
+    )
+
+    orphan_timeout = Float(
+        DAY,
+        min=0,
+        config=True,
+        help=(
+            "After how many seconds kernels are ended that no server has come back for; their "
+            "sessions turn dormant. 0: never."
+        ),
+    )
+
     @property
     def _retention(self) -> Retention:
         dormant, history = self.dormant_retention, self.history_retention
@@ -123,6 +152,9 @@ class SessionsApp(ExtensionAppJinjaMixin, ExtensionApp):
             database=configured_database(serverapp.config),
             kernels_on_stop=self.kernels_on_stop,
             retention=self._retention,
+            journal_limit=self.journal_limit,
+            journal_total=self.journal_total,
+            orphan_timeout=self.orphan_timeout,
         )
         self._workspace.emit = Emitter(self._bus)
         metrics.follow(self._workspace.reading)

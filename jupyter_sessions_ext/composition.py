@@ -10,11 +10,14 @@ from jupyter_server.services.sessions.sessionmanager import SessionManager as St
 from traitlets.config import Config
 from traitlets.utils.importstring import import_item
 
+from .host import POSIX
 from .kernels.manager import DurableMappingMixin
-from .kernels.websocket import KeptConnectionMixin
 from .sessions.manager import SessionManager
 from .storage.sqlite import MEMORY
 from .workspace import Workspace
+
+if POSIX:
+    from .kernels.websocket import KeptConnectionMixin
 
 
 def compose_kernels(cls: type, workspace: Workspace) -> type:
@@ -26,7 +29,11 @@ def compose_kernels(cls: type, workspace: Workspace) -> type:
 
 def compose_connections(cls: type) -> type:
     """Return a class for clients' connections that goes over the keeper; itself, if it cannot."""
-    if issubclass(cls, KeptConnectionMixin) or not issubclass(cls, ZMQChannelsWebsocketConnection):
+    if (
+        not POSIX
+        or issubclass(cls, KeptConnectionMixin)
+        or not issubclass(cls, ZMQChannelsWebsocketConnection)
+    ):
         return cls
     return type(f"Kept{cls.__name__}", (KeptConnectionMixin, cls), {})
 

@@ -126,3 +126,7 @@ class KernelGoneError(SessionsError, LookupError):
 
 class KeeperError(SessionsError):
     """The keeper refused something, or is not there."""
+
+
+class KeeperGoneError(KeeperError):
+    """The keeper has just ended; another one is started."""

@@ -106,6 +106,11 @@ class Place:
         """The file that tells tools without a server what this folder is for."""
         return self.folder / "workspace.json"
 
+    @property
+    def keeper(self) -> Path:
+        """The keeper's folder: its socket and log, and what kernels have sent."""
+        return self.folder / "keeper"
+
     def log_file(self, kernel_id: str) -> Path:
         """Return where a kernel's own output and its crash traces go."""
         # A client may choose the id: it must not lead out of the folder.

@@ -27,7 +27,7 @@ from .errors import (
 )
 from .folder import STATE_DIR, Lease, Place, describe, discard, places, prepare
 from .host import POSIX, identify, is_on_network, machine_id
-from .keeper.protocol import DEFAULT_LIMIT, DEFAULT_TOTAL
+from .keeper.protocol import DAY, DEFAULT_LIMIT, DEFAULT_TOTAL
 from .metrics import Reading
 from .models import (
     Change,
@@ -56,6 +56,7 @@ class Workspace(Commits):
     :param retention: what is kept for how long
     :param journal_limit: bytes that are kept of what each kernel sends
     :param journal_total: bytes that are kept of what all kernels send
+    :param orphan_timeout: seconds after which kernels end that no server comes back for; 0: never
     """
 
     def __init__(
@@ -69,12 +70,14 @@ class Workspace(Commits):
         retention: Retention | None = None,
         journal_limit: int = DEFAULT_LIMIT,
         journal_total: int = DEFAULT_TOTAL,
+        orphan_timeout: float = DAY,
     ) -> None:
         super().__init__(log, store or SQLiteStore(MEMORY))
         self.kernels_on_stop = kernels_on_stop
         self.retention = retention or Retention()
         self.journal_limit = journal_limit
         self.journal_total = journal_total
+        self.orphan_timeout = orphan_timeout
         self.recovered = False
         """Whether the records were compared with the processes that run."""
         self.place: Place | None = None

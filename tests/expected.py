@@ -105,7 +105,7 @@ class Expected(RuleBasedStateMachine):
             began = time.monotonic()
             assert cli.main(["stop", "--all", "--state-dir", str(self._state_dir)]) == cli.OK
             assert time.monotonic() - began < POLITE_SECONDS, "a kernel was not asked to end"
-            assert self.home.processes() == []
+            wait_until(lambda: self.home.processes() == [], 5, "the keeper had ended, too")
         finally:
             self.server.close()
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote
 
 import minimal_kernel
 import pytest
+from drills import FULL
 from hypothesis import HealthCheck, Phase, assume, settings
 from hypothesis import strategies as st
 from schemathesis.specs.openapi import checks
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 Test = TypeVar("Test", bound="Callable[..., object]")
 
-FULL: Final = os.environ.get("SESSIONS_DRILLS") == "full"
 LONGEST: Final = 10.0
 """Seconds for one request: what takes longer hangs."""
 LONGEST_URL: Final = 60_000

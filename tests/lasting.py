@@ -89,7 +89,22 @@ class LastingClient:
         """Return what a request has printed."""
         return "".join(message["content"]["text"] for message in self.of(request, "stream"))
 
+    def was_idle_after(self, request: str) -> bool:
+        """Tell whether the kernel is done with a request."""
+        states = [m["content"]["execution_state"] for m in self.of(request, "status")]
+        return "idle" in states
+
     def is_finished(self, request: str) -> bool:
         """Tell whether a cell is, as JupyterLab sees it: a reply has come, and that it is idle."""
-        states = [m["content"]["execution_state"] for m in self.of(request, "status")]
-        return "idle" in states and bool(self.of(request, "execute_reply"))
+        return self.was_idle_after(request) and bool(self.of(request, "execute_reply"))
+
+    def answer(self, request: str, value: str) -> None:
+        """Answer the question that a request has asked last."""
+        asked = self.of(request, "input_request")[-1]
+        reply = execute_request("", self.session_id)
+        reply["channel"] = "stdin"
+        reply["header"]["msg_type"] = "input_reply"
+        reply["parent_header"] = asked["header"]
+        reply["content"] = {"value": value, "status": "ok"}
+        assert self._channels is not None
+        self._channels.send(json.dumps(reply))

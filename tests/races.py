@@ -17,7 +17,7 @@ import httpx
 from clients import KERNEL, new_session, sessions
 from held import SIGNS
 from homes import TESTS, state_folder
-from servers import Home, Server, wait_until
+from servers import Home, Server, is_keeper, wait_until
 
 from jupyter_sessions_ext.models import KernelPhase, SessionState, Snapshot
 from jupyter_sessions_ext.storage.sqlite import SQLiteStore
@@ -313,7 +313,7 @@ class Races:
         """Return the ids of the kernels whose processes run; no other process may."""
         found = set()
         for process in self.home.processes():
-            if process.pid != self.server.pid:
+            if process.pid != self.server.pid and not is_keeper(process):
                 match = _KERNEL_FILE.search(" ".join(process.cmdline()))
                 assert match is not None, process
                 found.add(match[1])

@@ -407,6 +407,16 @@ def kernel_processes(home: Home) -> list[psutil.Process]:
     ]
 
 
+def keepers(home: Home) -> list[psutil.Process]:
+    """Return the keepers of this home."""
+    return [process for process in home.processes() if is_keeper(process)]
+
+
+def is_keeper(process: psutil.Process) -> bool:
+    """Tell whether a process is a keeper."""
+    return "jupyter_sessions_ext.keeper" in _cmdline(process)
+
+
 def _live_processes() -> list[psutil.Process]:
     dead = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
     return [

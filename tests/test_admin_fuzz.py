@@ -10,8 +10,8 @@ from urllib.parse import quote_from_bytes
 import pytest
 import schemathesis
 from administered import ROOT, UNKNOWN, Administered
+from drills import FULL
 from fuzzing import (
-    FULL,
     LONGEST,
     PATHS,
     TEXT,

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from drills import FULL
 from servers import Home, Server, kernel_processes, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-FULL = os.environ.get("SESSIONS_DRILLS") == "full"
 KILLS = 60 if FULL else 8
 WORKERS = 4
 LONGEST = 1.5

@@ -7,8 +7,8 @@ from uuid import uuid4
 
 import pytest
 import schemathesis
+from drills import FULL
 from fuzzing import (
-    FULL,
     LONGEST,
     PATHS,
     VALUES,

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import minimal_kernel
 import pytest
+from drills import FULL
 from expected import MOST_KILLS, PATHS, Expected, Session
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
@@ -21,7 +22,6 @@ from jupyter_sessions_ext.kernels.recovery import KERNEL_ENDED
 if TYPE_CHECKING:
     from pathlib import Path
 
-FULL: Final = os.environ.get("SESSIONS_DRILLS") == "full"
 RUNS: Final = 300 if FULL else 15
 STEPS: Final = 30
 MOST_KERNELS: Final = 6

@@ -6,10 +6,10 @@ import asyncio
 import itertools
 import socket
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..errors import KeeperError
+from ..errors import KeeperError, KeeperGoneError
 from .protocol import Kind, Packet, ProtocolError, Unpacker, pack_json
 
 if TYPE_CHECKING:
@@ -39,37 +39,42 @@ class ServerLink:
         self._noted = noted
         self._ended = ended
         self._unpacker = Unpacker()
-        self._unsent: deque[tuple[memoryview, list[int]]] = deque()
+        self._unsent: deque[tuple[memoryview, Sequence[int]]] = deque()
         self._numbers = itertools.count(1)
         self._calls: dict[int, tuple[asyncio.Future[dict[str, Any]], _Answered | None]] = {}
         self._loop = asyncio.get_running_loop()
         self._is_open = True
+        self.received = 0
+        """Bytes, since the beginning."""
         connection.setblocking(False)
         self._loop.add_reader(connection, self._read)
 
     def call(
         self,
         what: str,
-        file: int | None = None,
+        files: Sequence[int] = (),
         answered: _Answered | None = None,
         /,
         **more: Any,
     ) -> asyncio.Future[dict[str, Any]]:
         """Ask the keeper; the answer is a KeeperError if it refuses, or is gone.
 
-        :param file: a descriptor that it gets a duplicate of
+        :param files: descriptors that it gets duplicates of
         :param answered: is called with the answer before anything else is received
         """
         number = next(self._numbers)
         answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._calls[number] = answer, answered
-        self.send(pack_json(Kind.CALL, number, op=what, **more), file)
+        self.send(pack_json(Kind.CALL, number, op=what, **more), files)
         return answer
 
-    def send(self, packet: bytes, file: int | None = None) -> None:
-        """Send a packet, now or as soon as it can be."""
+    def send(self, packet: bytes, files: Sequence[int] = ()) -> None:
+        """Send a packet, now or as soon as it can be.
+
+        :param files: descriptors, which must stay open until then
+        """
         if self._is_open:
-            self._unsent.append((memoryview(packet), [] if file is None else [file]))
+            self._unsent.append((memoryview(packet), files))
             if len(self._unsent) == 1:
                 self._flush()
 
@@ -77,11 +82,11 @@ class ServerLink:
         try:
             while self._unsent:
                 data, files = self._unsent[0]
-                sent = socket.send_fds(self._socket, [data], files) if files else (
+                sent = socket.send_fds(self._socket, [data], list(files)) if files else (
                     self._socket.send(data)
                 )  # fmt: skip
                 if sent < len(data):
-                    self._unsent[0] = (data[sent:], [])
+                    self._unsent[0] = (data[sent:], ())
                 else:
                     self._unsent.popleft()
         except BlockingIOError:
@@ -99,6 +104,7 @@ class ServerLink:
         except OSError as error:
             self._end(str(error))
             return
+        self.received += len(data)
         if not data:
             self._end("it has ended")
             return
@@ -149,6 +155,6 @@ class ServerLink:
         self._unsent.clear()
         for answer, _ in self._calls.values():
             if not answer.done():
-                answer.set_exception(KeeperError("the keeper is gone"))
+                answer.set_exception(KeeperGoneError("the keeper is gone"))
                 answer.exception()  # whoever waits has it; if nobody does, nothing is lost
         self._calls.clear()

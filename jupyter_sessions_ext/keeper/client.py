@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import zmq
 
 from .delivery import Delivery
 from .loop import Receiver, Timer
+from .memo import Memo
 from .messages import DELIMITER, HEADER, PARENT, frames_of, message_id, message_type
 from .peer import NotAMessageError, Peer, requests
 from .protocol import Channel
@@ -28,73 +28,42 @@ SETTLE_TIMEOUT = 30.0
 
 _CHANNELS = (Channel.SHELL, Channel.STDIN, Channel.CONTROL)
 _REMEMBERED = 1000
-_NOTED = 30
-"""Requests without a reply that a client's file has room for."""
 
 
-def file_of(folder: Path, kernel_id: str, client: bytes) -> Path:
-    """Return where is noted what a client has received."""
-    digest = hashlib.blake2b(client, key=kernel_id.encode()[:64], digest_size=16).hexdigest()
-    return folder / f"{digest}.delivery"
+class Connected(NamedTuple):
+    """A client's connection, as the server has made it known."""
+
+    peer: Peer | None
+    delivery: int
+    """Descriptor of the memory of :class:`.delivery.Delivery`."""
+
+    def close(self) -> None:
+        """Let go of it."""
+        if self.peer is not None:
+            self.peer.close()
+        os.close(self.delivery)
 
 
 class Client:
     """What is known of a client, whether or not it is connected.
 
-    :param delivery: what it has received
+    :param memo: what another keeper will know of it
     """
 
-    def __init__(self, kernel: Kernel, client: bytes, delivery: Delivery) -> None:
+    def __init__(self, kernel: Kernel, memo: Memo) -> None:
         self.kernel = kernel
-        self.client = client
-        self.delivery = delivery
+        self.memo = memo
         self.stream: Stream | None = None
         self.unconfirmed = 0
         """How many of its messages were forwarded, of which the server has not been told."""
-        self.pending: dict[str, None] = {}
-        """Ids of its requests that the kernel has not replied to."""
-        self._peer: Peer | None = None
+        self._connection: Connected | None = None
         self._settling: _Settling | None = None
-        self._is_inherited = False
-        self._seen: dict[str, None] = {}
+        self._seen: dict[str, None] = dict.fromkeys(memo.pending)
         self._receivers: dict[Channel, Receiver] = {}
-
-    @classmethod
-    def create(cls, kernel: Kernel, client: bytes, path: Path) -> Client:
-        """Return a client that is sent what comes from now on."""
-        path.unlink(missing_ok=True)
-        about = {"kernel": kernel.kernel_id, "client": client.decode(), "pending": []}
-        delivery = Delivery.create(path, about)
-        delivery.settle(kernel.ring.next - 1)
-        return cls(kernel, client, delivery)
-
-    @classmethod
-    def load(cls, kernel: Kernel, delivery: Delivery, about: dict[str, Any]) -> Client:
-        """Return a client that another keeper knew."""
-        client = cls(kernel, about["client"].encode(), delivery)
-        client.pending = dict.fromkeys(about["pending"])
-        client._seen = dict.fromkeys(about["pending"])
-        client._is_inherited = True
-        return client
 
     def has_sent(self, ids: Iterable[str]) -> None:
         """Note what another keeper has forwarded: it is not forwarded again."""
         self._seen.update(dict.fromkeys(ids))
-
-    def settle_inherited(self) -> None:
-        """Take as received what was written by a server that ended together with a keeper."""
-        if self._is_inherited:
-            self._is_inherited = False
-            self.delivery.settle(self.delivery.delivered(None))
-
-    def _note_pending(self) -> None:
-        about = {
-            "kernel": self.kernel.kernel_id,
-            "client": self.client.decode(),
-            "pending": [*self.pending][-_NOTED:],
-        }
-        with contextlib.suppress(ValueError):  # ids as long as that are not noted
-            self.delivery.describe(about)
 
     # ------------------------------------------------------------------ the kernel
 
@@ -102,13 +71,13 @@ class Client:
         """Be connected to the kernel under the client's name."""
         for channel in _CHANNELS:
             if channel not in self._receivers:
-                socket = self.kernel.open_socket(channel, zmq.DEALER, self.client)
+                socket = self.kernel.open_socket(channel, zmq.DEALER, self.memo.client)
                 replied = partial(self._replied, channel)
                 self._receivers[channel] = Receiver(self.kernel.loop, socket, replied)
 
     def reconnect(self) -> None:
-        """Be connected to where the kernel is now, if it was connected."""
-        if self._receivers:
+        """Be connected to where the kernel is now, if there is something to come."""
+        if self._receivers or self.memo.pending:
             self._disconnect()
             self.connect()
 
@@ -130,8 +99,8 @@ class Client:
                 return
             _remember(self._seen, asked)
             if channel is Channel.SHELL:
-                _remember(self.pending, asked)
-                self._note_pending()
+                _remember(self.memo.pending, asked)
+                self.memo.write()
         receiver = self._receivers[channel]
         with contextlib.suppress(zmq.Again):
             receiver.socket.send_multipart(frames, zmq.NOBLOCK)
@@ -141,25 +110,25 @@ class Client:
         found = [frames for message in messages if (frames := frames_of(message))]
         if channel is Channel.SHELL:
             for frames in found:
-                self.pending.pop(message_id(frames[PARENT]) or "", None)
-        self.kernel.record([(channel, self.client, frames) for frames in found])
+                self.memo.pending.pop(message_id(frames[PARENT]) or "", None)
+        self.kernel.record([(channel, self.memo.client, frames) for frames in found])
         if channel is Channel.SHELL:
-            self._note_pending()
+            self.memo.write()
 
     # ------------------------------------------------------------------ the server
 
-    def attach(self, stream: Stream, peer: Peer | None) -> None:
+    def attach(self, stream: Stream, connection: Connected) -> None:
         """Be connected to the server: it gets what the client has not, and then what comes."""
-        self.stream, self._peer = stream, peer
+        self.stream, self._connection = stream, connection
         self.connect()
         stream.pump()
 
     def detach(self) -> None:
         """Be disconnected: it is found out what has arrived."""
-        if self.stream is not None:
+        if self.stream is not None and self._connection is not None:
             self.stream = None
-            self._settling = _Settling(self, self._peer)
-            self._peer = None
+            self._settling = _Settling(self, self._connection)
+            self._connection = None
 
     def when_settled(self, callback: Callable[[], object], timeout: float) -> None:
         """Call when it is known what the client has; after a time, whatever is known then."""
@@ -168,20 +137,24 @@ class Client:
         else:
             self._settling.then(callback, timeout)
 
-    def settled(self, peer: Peer | None) -> None:
+    def settled(self, connection: Connected) -> None:
         """Note what has arrived, and forward what was sent and not handled."""
         self._settling = None
-        received = self.delivery.delivered(peer.acknowledged if peer else None)
+        delivery, peer = Delivery(connection.delivery), connection.peer
+        received = delivery.delivered(peer.acknowledged if peer else None)
+        if received is not None:
+            self.memo.received = received
+            self.memo.write()
         if peer is not None:
-            self._forward_unhandled(peer)
+            self._forward_unhandled(peer, delivery)
             peer.close()
-        self.delivery.settle(received)
-        if not self.pending:
+        delivery.close()
+        if not self.memo.pending:
             self._disconnect()  # nothing is to come for it alone
 
-    def _forward_unhandled(self, peer: Peer) -> None:
+    def _forward_unhandled(self, peer: Peer, delivery: Delivery) -> None:
         came, connection = peer.received, self.kernel.connection
-        data = None if came is None else self.delivery.unhandled(came, peer.unread)
+        data = None if came is None else delivery.unhandled(came, peer.unread)
         if not data or connection is None:
             return
         with contextlib.suppress(NotAMessageError):
@@ -189,7 +162,7 @@ class Client:
                 is_allowed = (
                     not self.kernel.allowed or message_type(parts[0]) in self.kernel.allowed
                 )
-                if is_allowed and message_id(parts[0]) not in self._seen:
+                if is_allowed:
                     self.kernel.send(self, channel, [DELIMITER, *connection.sign(parts)])
 
     def close(self) -> None:
@@ -198,22 +171,22 @@ class Client:
         self.stream = None
         if self._settling is not None:
             self._settling.cancel()
-        if self._peer is not None:
-            self._peer.close()
-        self.delivery.close()
+        if self._connection is not None:
+            self._connection.close()
 
 
 class _Settling:
     """Waits until what was written to a client has arrived, or cannot arrive any more."""
 
-    def __init__(self, client: Client, peer: Peer | None) -> None:
+    def __init__(self, client: Client, connection: Connected) -> None:
         self._client = client
-        self._peer = peer
+        self._connection = connection
+        self._peer = connection.peer
         self._deadline = time.monotonic() + SETTLE_TIMEOUT
         self._then: list[Callable[[], object]] = []
         self._timer: Timer | None = None
-        if peer is not None:
-            peer.hang_up()
+        if self._peer is not None:
+            self._peer.hang_up()
         # Not at once: the client's own settling is this object by then.
         self._timer = client.kernel.loop.call_later(0, self._look)
 
@@ -222,7 +195,7 @@ class _Settling:
             self._timer = self._client.kernel.loop.call_later(SETTLE_INTERVAL, self._look)
             return
         self._timer = None
-        self._client.settled(self._peer)
+        self._client.settled(self._connection)
         for callback in self._then:
             callback()
 
@@ -233,8 +206,7 @@ class _Settling:
     def cancel(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._peer is not None:
-            self._peer.close()
+        self._connection.close()
 
 
 def _remember(ids: dict[str, None], new: str) -> None:

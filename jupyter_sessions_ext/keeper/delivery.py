@@ -7,12 +7,11 @@ bytes the client's system has acknowledged. Both are exact, and cost no system c
 
 from __future__ import annotations
 
-import json
 import mmap
 import os
 import struct
-from pathlib import Path
-from typing import Any, Final
+import tempfile
+from typing import Final
 
 CAPACITY: Final = 1 << 14
 """Messages that may be on their way to a client at once."""
@@ -20,88 +19,56 @@ CAPACITY: Final = 1 << 14
 INPUT_SIZE: Final = 1 << 20
 """Bytes of a client's requests that can be handed over; a longer one cannot."""
 
-_ABOUT_SIZE = 4096 - 64
-_COUNTS = struct.Struct("<7Q")
 _ENTRY = struct.Struct("<QQ")
-_ENTRIES = 4096
+_U64 = struct.Struct("<Q")
+_RECEIVED, _WRITTEN, _DONE, _TAKEN, _HANDLED, _HAS_INPUT, _HAS_BEGUN = range(0, 56, 8)
+_ENTRIES = 64
 _INPUT = _ENTRIES + CAPACITY * _ENTRY.size
 _SIZE = _INPUT + INPUT_SIZE
-_RECEIVED, _WRITTEN, _DONE, _TAKEN, _HANDLED, _HAS_INPUT, _ = range(0, 56, 8)
-_U64 = struct.Struct("<Q")
 
 
 class Delivery:
-    """One client's file.
+    """Memory about one connection.
 
-    :param path: of a file that :meth:`create` has made
+    :param file: its descriptor, which is closed with this
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            if os.fstat(file).st_size < _SIZE:
-                os.ftruncate(file, _SIZE)
-            self._memory = mmap.mmap(file, _SIZE)
-        finally:
-            os.close(file)
+    def __init__(self, file: int) -> None:
+        self.file = file
+        self._memory = mmap.mmap(file, _SIZE)
 
     @classmethod
-    def create(cls, path: Path, about: dict[str, Any]) -> Delivery:
-        """Make the file of a client that has received nothing.
+    def create(cls) -> Delivery:
+        """Make the memory of a connection that is to be.
 
-        :param about: whose it is, as JSON
+        It is no file on a disk: one that is full would end whoever writes to it.
         """
-        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        delivery = cls(path)
-        delivery.describe(about)
-        return delivery
-
-    def describe(self, about: dict[str, Any]) -> None:
-        """Note whose it is.
-
-        :raises ValueError: it is too much
-        """
-        text = json.dumps(about).encode()
-        if len(text) > _ABOUT_SIZE:
-            raise ValueError(f"{len(text)} bytes about a client")
-        self._memory[64:_ENTRIES] = text.ljust(_ABOUT_SIZE, b"\0")
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """Whose it is.
-
-        :raises ValueError: the file is none of these
-        """
-        text = self._memory[64:_ENTRIES].rstrip(b"\0")
-        about = json.loads(text)
-        if not isinstance(about, dict):
-            raise ValueError(f"{self.path.name} is not about a client")
-        return about
+        if hasattr(os, "memfd_create"):
+            file = os.memfd_create("delivery")
+        else:
+            with tempfile.TemporaryFile() as unnamed:
+                file = os.dup(unnamed.fileno())
+        os.ftruncate(file, _SIZE)
+        return cls(file)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of it."""
         self._memory.close()
+        os.close(self.file)
 
-    # ------------------------------------------------------------------ the keeper, between servers
+    # ------------------------------------------------------------------ the keeper
 
-    @property
-    def received(self) -> int:
-        """The number of the last message that the client is known to have."""
-        return self._get(_RECEIVED)
-
-    def settle(self, received: int) -> None:
-        """Note what the client has, and forget the rest."""
-        _COUNTS.pack_into(self._memory, 0, received, 0, 0, 0, 0, 0, 0)
-
-    def delivered(self, size: int | None) -> int:
+    def delivered(self, size: int | None) -> int | None:
         """Return the number of the last message that is within so many bytes of the connection.
 
         :param size: bytes that the client has acknowledged; None takes those that were written
+        :returns: None when the connection had not begun
         """
+        if not self._get(_HAS_BEGUN):
+            return None
         size = self._get(_DONE) if size is None else size
         written = self._get(_WRITTEN)
-        last = self.received
+        last = self._get(_RECEIVED)
         for index in range(max(0, written - CAPACITY), written):
             number, end = _ENTRY.unpack_from(self._memory, _place(index))
             if end > size:
@@ -128,6 +95,15 @@ class Delivery:
         return first + self._memory[_INPUT : _INPUT + size - len(first)] + unread
 
     # ------------------------------------------------------------------ the server
+
+    def begin(self, received: int) -> None:
+        """Begin to note what is sent.
+
+        :param received: the number of the last message that the client has
+        """
+        if not self._get(_HAS_BEGUN):
+            self._set(_RECEIVED, received)
+            self._set(_HAS_BEGUN, 1)
 
     @property
     def oldest_end(self) -> int:

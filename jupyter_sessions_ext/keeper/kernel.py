@@ -10,6 +10,7 @@ import zmq
 from .client import Client
 from .loop import Loop, Receiver, Timer
 from .messages import DELIMITER, Connection, frames_of, identity, is_private
+from .process import KernelProcess
 from .protocol import Channel
 from .ring import Ring
 from .splice import Splice
@@ -29,6 +30,7 @@ class Kernel:
 
     :param changed: is told that something was recorded
     :param spliced: is told that the server need not feed any more
+    :param ended: is told that its process has ended
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Kernel:
         ring: Ring,
         changed: Callable[[Kernel], object] = lambda _: None,
         spliced: Callable[[Kernel], object] = lambda _: None,
+        ended: Callable[[Kernel], object] = lambda _: None,
     ) -> None:
         self.kernel_id = kernel_id
         self.ring = ring
@@ -50,6 +53,8 @@ class Kernel:
         self._context = context
         self._changed = changed
         self._spliced = spliced
+        self._ended = ended
+        self.process: KernelProcess | None = None
         self._splice: Splice | None = None
         self.last = b""
         """Which message was recorded last of those that are for all."""
@@ -78,7 +83,7 @@ class Kernel:
             return
         if is_new:
             for client in self.clients.values():
-                client.pending.clear()
+                client.memo.pending.clear()
         self._is_heard = is_busy
         self._stop_nudging()
         if not is_busy:
@@ -111,9 +116,30 @@ class Kernel:
             self._nudging.close()
             self._nudging = None
 
+    def follow(self, process: tuple[int, float | None] | None) -> None:
+        """Watch its process, if that is known."""
+        if self.process is not None:
+            self.process.close()
+            self.process = None
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                self.process = KernelProcess(self.loop, *process, lambda: self._ended(self))
+
+    def end(self) -> None:
+        """Ask it to end, and see to it that it does."""
+        if self.connection is not None:
+            socket = self.open_socket(Channel.CONTROL, zmq.DEALER)
+            message = self.connection.message("shutdown_request", {"restart": False})
+            with contextlib.suppress(zmq.Again):
+                socket.send_multipart([DELIMITER, *message], zmq.NOBLOCK)
+            socket.close()
+        if self.process is not None:
+            self.process.end()
+
     def close(self) -> None:
         """Let go of it."""
         self._disconnect()
+        self.follow(None)
         for client in self.clients.values():
             client.close()
         self._waiting.clear()

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from .loop import Loop
-from .protocol import Packet, ProtocolError, Unpacker
+from .protocol import Packet, Unpacker
 
 _MOST_FILES = 16
 _SIZE = 1 << 18
@@ -63,10 +63,9 @@ class Link:
                     self._unsent.popleft()
         except BlockingIOError:
             pass
-        except OSError as error:
+        except OSError:
             # What the other end has sent before its end is still to be read.
             self._unsent.clear()
-            del error
         if self.is_open:
             self._loop.watch_writing(self._socket, bool(self._unsent))
 
@@ -92,8 +91,8 @@ class Link:
             for packet in self._unpacker.feed(data):
                 if self.is_open:
                     self._receive(self, packet)
-        except ProtocolError as error:
-            self.close(str(error))
+        except Exception as error:  # whatever is sent here must not end who keeps all kernels
+            self.close(f"{type(error).__name__}: {error}")
 
     def close(self, reason: str) -> None:
         """End it."""

@@ -10,10 +10,16 @@ import json
 import struct
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
+from pathlib import Path
 from typing import Any, NamedTuple
 
 VERSION = 1
 """Of the packets; another one means another keeper."""
+
+SOCKET, LOCK = "keeper.sock", "keeper.lock"
+"""Files in the keeper's folder."""
+
+DAY = 24 * 3600
 
 DEFAULT_LIMIT = 16 << 20
 """Bytes that are kept of what one kernel sends."""
@@ -26,6 +32,11 @@ LIMIT = 1 << 30
 
 JSON_LIMIT = 1 << 20
 """Bytes of a packet of JSON."""
+
+
+def ended_file(folder: Path) -> Path:
+    """Return where a keeper notes, as JSON, why it has ended kernels, by kernel id."""
+    return folder / "ended.json"
 
 
 class Kind(IntEnum):

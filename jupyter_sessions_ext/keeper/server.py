@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import resource
 import signal
@@ -17,14 +18,27 @@ from urllib.parse import quote
 
 import zmq
 
-from .client import Client, file_of
-from .delivery import Delivery
+from .client import Client, Connected
 from .kernel import Kernel
 from .link import Link, user_of
-from .loop import Loop
+from .loop import Loop, Timer
+from .memo import Memo
 from .messages import Connection
 from .peer import Peer
-from .protocol import DEFAULT_LIMIT, DEFAULT_TOTAL, VERSION, Kind, Packet, ProtocolError, pack_json
+from .process import identity_of
+from .protocol import (
+    DAY,
+    DEFAULT_LIMIT,
+    DEFAULT_TOTAL,
+    LOCK,
+    SOCKET,
+    VERSION,
+    Kind,
+    Packet,
+    ProtocolError,
+    ended_file,
+    pack_json,
+)
 from .ring import Ring
 from .splice import asked_of
 from .stream import Stream
@@ -62,12 +76,18 @@ class Keeper:
         self._to_tell: set[Kernel] = set()
         self._limit = DEFAULT_LIMIT
         self._total = DEFAULT_TOTAL
+        self._orphan_timeout: float = DAY
+        self._orphaned: Timer | None = None
+        self._reasons: dict[str, str] = {}
+        self._has_kept = False
+        self._listener: socket.socket | None = None
         self._calls: dict[str, Callable[..., dict[str, Any] | None]] = {
             "hello": self._hello,
             "kernel": self._kernel,
             "forget": self._forget,
             "attach": self._attach,
             "status": self._status,
+            "ping": lambda *_, **__: {},
         }
         self._notes: dict[str, Callable[..., None]] = {
             "detach": self._detach,
@@ -78,30 +98,51 @@ class Keeper:
 
     def run(self) -> None:
         """Keep, until there is nothing to be kept."""
-        listener = self._listen()
-        self._loop.watch(listener, lambda _: self._accept(listener))
+        self._listen()
+        self._listen_when_told()
         self._leave_when_idle()
+        self._expect_server()
         log(f"keeper {os.getpid()} of protocol {VERSION} is there")
         try:
             self._loop.run()
         finally:
             with contextlib.suppress(FileNotFoundError):
-                (self._folder / "keeper.sock").unlink()
+                (self._folder / SOCKET).unlink()
             for kernel in self._kernels.values():
                 kernel.close()
             self._context.destroy(linger=0)
         log("keeper ends")
 
-    def _listen(self) -> socket.socket:
-        listener = socket.socket(socket.AF_UNIX)
+    def _listen(self) -> None:
+        """Be there for servers; anew, if the socket's file was deleted."""
+        if self._listener is not None:
+            self._loop.forget(self._listener)
+            self._listener.close()
+        listener = self._listener = socket.socket(socket.AF_UNIX)
         # By a relative path, for an absolute one may be too long.
         os.chdir(self._folder)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink("keeper.sock")
-        listener.bind("keeper.sock")
+            os.unlink(SOCKET)
+        listener.bind(SOCKET)
         listener.listen(64)
         listener.setblocking(False)
-        return listener
+        self._loop.watch(listener, lambda _: self._accept(listener))
+
+    def _listen_when_told(self) -> None:
+        """Listen anew at SIGUSR1, which is sent by who finds no socket."""
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setblocking(False)
+        signal.set_wakeup_fd(theirs.fileno())
+        signal.signal(signal.SIGUSR1, lambda *_: None)
+
+        def told(_: int) -> None:
+            ours.recv(100)
+            log("the socket is made anew")
+            self._listen()
+
+        self._loop.watch(ours, told)
+        self._wakeup = (ours, theirs)
 
     def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -121,15 +162,46 @@ class Keeper:
             self._server = None
             log(f"no server: {reason}")
             self._leave_when_idle()
+            self._expect_server()
 
     def _leave_when_idle(self) -> None:
-        """End soon if there is no kernel by then."""
+        """End soon if there is no kernel by then; at once after the last, without a server."""
         if not self._kernels:
-            self._loop.call_later(LINGER, self._leave)
+            self._loop.call_later(0 if self._has_kept and not self._server else LINGER, self._leave)
 
     def _leave(self) -> None:
         if not self._kernels:
             self._loop.stop()
+
+    # ------------------------------------------------------------------ no server
+
+    def _expect_server(self) -> None:
+        """End the kernels if nobody comes back for them."""
+        if self._orphan_timeout:
+            self._orphaned = self._loop.call_later(self._orphan_timeout, self._reap)
+
+    def _reap(self) -> None:
+        reason = f"no server came back for it in {self._orphan_timeout:.0f} s"
+        log(f"the kernels are ended: {reason}")
+        for kernel in [*self._kernels.values()]:
+            self._reasons[kernel.kernel_id] = reason
+            kernel.end()
+            if kernel.process is None:
+                self._drop(kernel.kernel_id)
+        self._note_reasons()
+
+    def _note_reasons(self) -> None:
+        """Tell the next server why kernels have ended."""
+        draft = self._folder / "ended.new"
+        with contextlib.suppress(OSError):
+            draft.write_text(json.dumps(self._reasons))
+            draft.replace(ended_file(self._folder))
+
+    def _kernel_ended(self, kernel: Kernel) -> None:
+        """Forget a kernel whose end no server has to see to."""
+        if self._server is None:
+            log(f"kernel {kernel.kernel_id} has ended")
+            self._drop(kernel.kernel_id)
 
     # ------------------------------------------------------------------ what is received
 
@@ -170,12 +242,20 @@ class Keeper:
                 answer(**said)
 
     def _hello(
-        self, link: Link, answer: object, limit: int, total: int, **_: object
+        self,
+        link: Link,
+        answer: object,
+        limit: int,
+        total: int,
+        orphan_timeout: float,
+        **_: object,
     ) -> dict[str, Any]:
         if self._server is not None and self._server is not link:
             self._server.close("there is another server")
         self._server = link
-        self._limit, self._total = limit, total
+        self._limit, self._total, self._orphan_timeout = limit, total, orphan_timeout
+        if self._orphaned is not None:
+            self._orphaned.cancel()
         log("a server is there")
         return {"version": VERSION, "pid": os.getpid(), "kernels": [*self._kernels]}
 
@@ -188,20 +268,24 @@ class Keeper:
         is_new: bool,
         is_busy: bool,
         allowed: list[str],
+        process: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
         kept = self._kernels.get(kernel)
         if kept is None:
             ring = Ring(self._rings / folder_name(kernel), self._limit, log)
             kept = self._kernels[kernel] = Kernel(
-                kernel, self._loop, self._context, ring, self._recorded, self._spliced
-            )
+                kernel, self._loop, self._context, ring,
+                changed=self._recorded, spliced=self._spliced, ended=self._kernel_ended,
+            )  # fmt: skip
             self._load_clients(kept)
             if is_new:
                 for client in [*kept.clients.values()]:
                     self._drop_client(client)
             else:
                 kept.splice()
+        self._has_kept = True
         kept.allowed = frozenset(allowed)
+        kept.follow(identity_of(process))
         kept.connect(Connection.of(connection), is_new=is_new, is_busy=is_busy)
         return {"first": kept.ring.first, "next": kept.ring.next}
 
@@ -234,6 +318,10 @@ class Keeper:
             )
 
     def _forget(self, link: Link, answer: object, kernel: str) -> dict[str, Any]:
+        self._drop(kernel)
+        return {}
+
+    def _drop(self, kernel: str) -> None:
         kept = self._kernels.pop(kernel, None)
         if kept is not None:
             for number, (client, _) in [*self._streams.items()]:
@@ -243,8 +331,8 @@ class Keeper:
                 self._drop_client(client)
             kept.close()
             kept.ring.remove()
+            self._to_tell.discard(kept)
             self._leave_when_idle()
-        return {}
 
     def _attach(
         self,
@@ -252,17 +340,19 @@ class Keeper:
         answer: Callable[..., None],
         kernel: str,
         client: str,
-        has_file: bool,
+        has_peer: bool,
         number: int | None = None,
     ) -> None:
-        file = link.take_file() if has_file else None
-        peer = None if file is None else Peer(file)
+        delivery = link.take_file()
+        if delivery is None:
+            raise ProtocolError("no descriptor came with it")
+        file = link.take_file() if has_peer else None
+        connection = Connected(None if file is None else Peer(file), delivery)
         try:
             kept = self._kernels[kernel]
             found = self._client(kept, client.encode())
         except BaseException:
-            if peer is not None:
-                peer.close()
+            connection.close()
             raise
         for other, (one, _) in [*self._streams.items()]:
             if one is found:
@@ -270,51 +360,39 @@ class Keeper:
 
         def attach() -> None:
             if not link.is_open or self._kernels.get(kernel) is not kept:
-                if peer is not None:
-                    peer.close()
+                connection.close()
                 return
-            if number is None:
-                found.settle_inherited()
             self._last_stream += 1
             stream = self._last_stream
-            received = found.delivery.received if number is None else number
-            answer(stream=stream, file=str(found.delivery.path), received=received,
-                   last=kept.ring.next - 1)  # fmt: skip
+            received = found.memo.received if number is None else number
+            answer(stream=stream, received=received, last=kept.ring.next - 1)
             self._streams[stream] = (found, link)
-            found.attach(Stream(stream, kept.ring.reader(received + 1), link.send), peer)
+            found.attach(Stream(stream, kept.ring.reader(received + 1), link.send), connection)
 
         found.when_settled(attach, REATTACH_TIMEOUT)
 
     def _client(self, kernel: Kernel, client: bytes) -> Client:
         found = kernel.clients.get(client)
         if found is None:
-            path = file_of(self._clients, kernel.kernel_id, client)
-            found = kernel.clients[client] = Client.create(kernel, client, path)
+            # It begins with what comes from now on.
+            memo = Memo(self._clients, kernel.kernel_id, client, kernel.ring.next - 1, ())
+            memo.write()
+            found = kernel.clients[client] = Client(kernel, memo)
         return found
 
     def _drop_client(self, client: Client) -> None:
-        del client.kernel.clients[client.client]
+        del client.kernel.clients[client.memo.client]
         client.close()
-        client.delivery.path.unlink(missing_ok=True)
+        client.memo.remove()
 
     def _load_clients(self, kernel: Kernel) -> None:
         """Know the clients that another keeper has known."""
         seen = asked_of(kernel.ring)
-        for path in self._clients.glob("*.delivery"):
-            client = self._load_client(kernel, path)
-            if client is not None:
+        for path in Memo.all(self._clients):
+            memo = load_memo(path)
+            if memo is not None and memo.kernel_id == kernel.kernel_id:
+                client = kernel.clients[memo.client] = Client(kernel, memo)
                 client.has_sent(seen)
-                kernel.clients[client.client] = client
-
-    def _load_client(self, kernel: Kernel, path: Path) -> Client | None:
-        try:
-            delivery = Delivery(path)
-            about = delivery.about
-            if about["kernel"] == kernel.kernel_id:
-                return Client.load(kernel, delivery, about)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-            log(f"{path.name} is not used: {error!r}")
-        return None
 
     def _detach(self, link: Link, stream: int) -> None:
         attached = self._streams.pop(stream, None)
@@ -341,6 +419,15 @@ class Keeper:
         }
 
 
+def load_memo(path: Path) -> Memo | None:
+    """Return what another keeper has noted, if it can be read."""
+    try:
+        return Memo.load(path)
+    except (OSError, ValueError) as error:
+        log(f"{path.name} is not used: {error}")
+        return None
+
+
 def folder_name(kernel_id: str) -> str:
     """Return a kernel's folder: a client may choose the id, which must not lead out of it."""
     return "kernel-" + quote(kernel_id, safe="")
@@ -356,13 +443,12 @@ def main(folder: Path) -> int:
     """Run a keeper, unless there is one already."""
     os.umask(0o077)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lock = os.open(folder / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        # Not flock: of this lock the system tells who has it. The file is opened here only.
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
+    except OSError:
         return 0
-    os.ftruncate(lock, 0)
-    os.write(lock, f"{os.getpid()}\n".encode())
     for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
         signal.signal(ignored, signal.SIG_IGN)
     with contextlib.suppress(ValueError, OSError):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,14 +17,22 @@ from typing import Any, Protocol
 from tornado.ioloop import IOLoop
 
 from ..errors import KeeperError
+from ..host import locker
 from .backlog import Backlog
 from .channel import ServerLink
-from .protocol import CHANNELS, Channel, Kind, pack, pack_json
+from .protocol import CHANNELS, LOCK, SOCKET, Channel, Kind, pack, pack_json
 
 START_TIMEOUT = 20.0
 """Seconds until a keeper that was started must answer."""
 
+ANSWER_TIMEOUT = 5.0
+"""Seconds after which a keeper that does not answer is replaced."""
+
+_PING_INTERVAL = 10.0
 _RETRY_INTERVAL = 0.02
+_AGAIN = 10.0
+"""Seconds until it is tried again to start a keeper."""
+
 _PASSED_ON = (
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "PYTHONPATH",
 )  # fmt: skip
@@ -51,12 +61,23 @@ class Supervisor:
     :param folder: the keeper's
     :param limit: bytes that are kept of each kernel
     :param total: bytes that are kept of all
+    :param orphan_timeout: seconds after which kernels are ended that no server comes back for; 0:
+        never
     """
 
-    def __init__(self, folder: Path, log: logging.Logger | Any, *, limit: int, total: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        log: logging.Logger | Any,
+        *,
+        limit: int,
+        total: int,
+        orphan_timeout: float,
+    ) -> None:
         self._folder = folder
         self._log = log
-        self._limits = {"limit": limit, "total": total}
+        self._limit = limit
+        self._hello = {"limit": limit, "total": total, "orphan_timeout": orphan_timeout}
         self._process: subprocess.Popen[bytes] | None = None
         self._kernels: dict[str, dict[str, Any]] = {}
         self._feeds: dict[int, Feed] = {}
@@ -64,20 +85,21 @@ class Supervisor:
         self._feeding: set[str] = set()
         self._link: ServerLink | None = None
         self._connecting: asyncio.Task[ServerLink] | None = None
+        self._watching: asyncio.Task[None] | None = None
 
     # ------------------------------------------------------------------ kernels
 
     def keep(self, kernel_id: str, **about: Any) -> None:
         """Have a kernel recorded: from before any client's message reaches it.
 
-        :param about: ``connection``, ``is_new``, ``is_busy`` and ``allowed``, as the keeper's call
+        :param about: ``connection``, ``process``, ``is_new``, ``is_busy`` and ``allowed``: its call
             ``kernel`` has them
         """
         self._kernels[kernel_id] = about
         if self._link is not None:
             self._tell(self._link, kernel_id)
         else:  # the loop need not run yet
-            IOLoop.current().add_callback(self._connect)
+            IOLoop.current().add_callback(self._connect_soon)
 
     def _tell(self, link: ServerLink, kernel_id: str) -> None:
         about = self._kernels[kernel_id]
@@ -92,7 +114,7 @@ class Supervisor:
         """Take what the server has heard of a kernel: should the keeper be killed, it is needed."""
         backlog = self._backlogs.get(kernel_id)
         if backlog is None:
-            backlog = self._backlogs[kernel_id] = Backlog(self._limits["limit"])
+            backlog = self._backlogs[kernel_id] = Backlog(self._limit)
         backlog.add(frames)
         if kernel_id in self._feeding and self._link is not None:
             self._feed(self._link, kernel_id, frames)
@@ -125,6 +147,10 @@ class Supervisor:
         if self._kernels.pop(kernel_id, None) is not None and self._link is not None:
             self._link.call("forget", kernel=kernel_id).add_done_callback(self._answered)
 
+    def keeps(self, kernel_id: str) -> bool:
+        """Tell whether a kernel is recorded."""
+        return kernel_id in self._kernels
+
     # ------------------------------------------------------------------ clients
 
     async def attach(
@@ -133,14 +159,17 @@ class Supervisor:
         kernel_id: str,
         client: str,
         *,
-        file: int | None = None,
+        delivery: int,
+        peer: int | None = None,
         number: int | None = None,
     ) -> dict[str, Any]:
         """Connect a client.
 
-        :param file: its connection's descriptor, of which the keeper gets a duplicate
+        :param delivery: the descriptor of its :class:`.delivery.Delivery`
+        :param peer: that of its connection; of both the keeper gets duplicates
         :param number: of the last message that it has; None: the keeper knows
-        :returns: ``stream``, ``file``, ``received`` and ``last``
+        :returns: ``stream``, ``received`` and ``last``
+        :raises KeeperGoneError: it may be tried again
         :raises KeeperError: it cannot be
         """
         link = self._link
@@ -151,9 +180,14 @@ class Supervisor:
             self._feeds[said["stream"]] = feed  # what is for it may be here already
 
         return await link.call(
-            "attach", file, attached, kernel=kernel_id, client=client, has_file=file is not None,
+            "attach",
+            [delivery] if peer is None else [delivery, peer],
+            attached,
+            kernel=kernel_id,
+            client=client,
+            has_peer=peer is not None,
             number=number,
-        )  # fmt: skip
+        )
 
     def detach(self, stream: int) -> None:
         """Disconnect a client."""
@@ -176,36 +210,84 @@ class Supervisor:
     # ------------------------------------------------------------------ the keeper
 
     def _connect(self) -> asyncio.Future[ServerLink]:
-        if self._link is None and (self._connecting is None or self._connecting.done()):
+        if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.ensure_future(self._connected())
-        assert self._connecting is not None
+            self._connecting.add_done_callback(self._tried)
         return self._connecting
 
+    def _connect_soon(self) -> None:
+        if self._link is None and self._kernels:
+            self._connect()
+
+    def _tried(self, connecting: asyncio.Future[ServerLink]) -> None:
+        if not connecting.cancelled() and (error := connecting.exception()) is not None:
+            self._log.error("There is no keeper, so that output may be lost: %s", error)
+            if self._kernels:
+                asyncio.get_running_loop().call_later(_AGAIN, self._connect_soon)
+
     async def _connected(self) -> ServerLink:
+        if self._link is not None:
+            return self._link
         try:
             link = await asyncio.wait_for(self._open(), START_TIMEOUT)
         except asyncio.TimeoutError:
             raise KeeperError(f"no keeper answered in {START_TIMEOUT:.0f} s") from None
+        except OSError as error:
+            raise KeeperError(f"it cannot be started: {error}") from error
+        self._link = link
         for kernel_id in self._kernels:
             self._tell(link, kernel_id)
-        self._link = link
+        self._watching = asyncio.ensure_future(self._watch(link))
         return link
 
     async def _open(self) -> ServerLink:
-        while (connection := await asyncio.to_thread(self._try)) is None:
-            await self._start()
+        """Find a keeper, or start one; replace one that does not answer."""
+        found_none = 0.0
+        while True:
+            connection = await asyncio.to_thread(self._try)
+            if connection is not None:
+                link = ServerLink(connection, self._feeds, self._noted, self._ended)
+                with contextlib.suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(link.call("hello", **self._hello), ANSWER_TIMEOUT)
+                    return link
+                link.close()
+                self._signal(signal.SIGKILL)
+            elif await self._start():
+                # There is one that cannot be reached: its socket's file is gone, or it hangs.
+                found_none += _RETRY_INTERVAL
+                self._signal(signal.SIGKILL if found_none > ANSWER_TIMEOUT else signal.SIGUSR1)
             await asyncio.sleep(_RETRY_INTERVAL)
-        link = ServerLink(connection, self._feeds, self._noted, self._ended)
-        await link.call("hello", **self._limits)
-        return link
+
+    def _signal(self, number: int) -> None:
+        """Signal the keeper: who has the lock is one."""
+        with contextlib.suppress(OSError, NotImplementedError):
+            with open(self._folder / LOCK, "rb") as file:
+                pid = locker(file.fileno(), 0, 1)
+            if pid:
+                os.kill(pid, number)
+
+    async def _watch(self, link: ServerLink) -> None:
+        """Replace a keeper that hangs."""
+        while True:
+            await asyncio.sleep(_PING_INTERVAL)
+            received = link.received
+            try:
+                await asyncio.wait_for(link.call("ping"), ANSWER_TIMEOUT)
+            except asyncio.TimeoutError:
+                if link.received == received:
+                    self._log.error("The keeper does not answer; it is replaced.")
+                    self._signal(signal.SIGKILL)
+            except KeeperError:
+                return
 
     def _try(self) -> socket.socket | None:
         connection = socket.socket(socket.AF_UNIX)
+        connection.settimeout(ANSWER_TIMEOUT)
         try:
             # Below /proc the folder's path is short; a socket's must be.
             folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
             try:
-                connection.connect(f"/proc/self/fd/{folder}/keeper.sock")
+                connection.connect(f"/proc/self/fd/{folder}/{SOCKET}")
             finally:
                 os.close(folder)
         except OSError:
@@ -213,10 +295,20 @@ class Supervisor:
             return None
         return connection
 
-    async def _start(self) -> None:
-        """Start a keeper, unless one was and still runs."""
-        if self._process is None or self._process.poll() is not None:
+    async def _start(self) -> bool:
+        """Start a keeper, unless one is being started; tell whether there was one already.
+
+        :raises KeeperError: it ended at once
+        """
+        if self._process is not None and (code := self._process.poll()) is not None:
+            self._process = None
+            if code > 0:
+                raise KeeperError(f"it ended with code {code}: see {self._folder}/keeper.log")
+            if code == 0:
+                return True
+        if self._process is None:
             self._process = await asyncio.to_thread(self._launch)
+        return False
 
     def _launch(self) -> subprocess.Popen[bytes]:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -237,6 +329,8 @@ class Supervisor:
     def _ended(self, reason: str) -> None:
         """Go on with another keeper: nobody else needs to notice."""
         self._link = None
+        if self._watching is not None:
+            self._watching.cancel()
         feeds = [*self._feeds.values()]
         self._feeds.clear()
         if self._kernels:
@@ -248,8 +342,9 @@ class Supervisor:
     def close(self) -> None:
         """Let go of the keeper, which goes on."""
         self._kernels.clear()
-        if self._connecting is not None:
-            self._connecting.cancel()
+        for task in (self._connecting, self._watching):
+            if task is not None:
+                task.cancel()
         if self._link is not None:
             link, self._link = self._link, None
             link.close()

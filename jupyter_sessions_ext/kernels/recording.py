@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import zmq
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
@@ -13,13 +14,63 @@ from ..keeper.messages import HEADER, frames_of
 from ..keeper.supervisor import Supervisor
 from ..models import now
 from ..workspace import Workspace
-from .kernel import DurableKernelMixin
-from .websocket import KeptStream
 
 MOST_WAITING = 100_000
 """Messages of a kernel that may wait for the server's loop."""
 
 _AT_ONCE = 100
+
+
+class Connection(Protocol):
+    """A client's connection over the keeper."""
+
+    def request(self, channel: str, frames: list[bytes]) -> None:
+        """Send the client's message to the kernel."""
+
+    def begin(self) -> None:
+        """Pass on what has come, if all is ready."""
+
+    def detach(self) -> None:
+        """Disconnect."""
+
+
+class KeptStream:
+    """What jupyter_server takes for a kernel's channel."""
+
+    def __init__(self, connection: Connection, channel: str) -> None:
+        self._connection = connection
+        self.channel = channel
+        self.callback: Callable[[KeptStream, list[bytes]], object] | None = None
+        self._is_closed = False
+
+    def send_multipart(self, parts: Sequence[Any], *_: Any, **__: Any) -> None:
+        """Send a message to the kernel."""
+        frames = [part.bytes if isinstance(part, zmq.Frame) else bytes(part) for part in parts]
+        self._connection.request(self.channel, frames)
+
+    def on_recv_stream(self, callback: Any) -> None:
+        """Call with what the kernel sends."""
+        self.callback = callback
+        if callback is not None:
+            self._connection.begin()
+
+    on_recv = on_recv_stream
+
+    def stop_on_recv(self) -> None:
+        """Do not call any more."""
+        self.callback = None
+
+    def flush(self, *_: Any) -> None:
+        """Do nothing: what has come has been passed on."""
+
+    def closed(self) -> bool:
+        """Tell whether it is closed."""
+        return self._is_closed
+
+    def close(self, *_: Any) -> None:
+        """Close the channel; with it the client is disconnected."""
+        self._is_closed = True
+        self._connection.detach()
 
 
 class RecordingMixin(AsyncMappingKernelManager):
@@ -38,20 +89,22 @@ class RecordingMixin(AsyncMappingKernelManager):
         place = self.workspace.place
         assert place is not None
         return Supervisor(
-            place.folder / "keeper",
+            place.keeper,
             self.log,
             limit=self.workspace.journal_limit,
             total=self.workspace.journal_total,
+            orphan_timeout=self.workspace.orphan_timeout,
         )
 
     def is_kept(self, kernel_id: str) -> bool:
         """Tell whether the keeper records a kernel."""
-        kernel = self._kernels.get(kernel_id)
-        return self.workspace.keeps_kernels and isinstance(kernel, DurableKernelMixin)
+        return self.workspace.keeps_kernels and self.keeper.keeps(kernel_id)
 
     def keep_recorded(self, kernel: Any, *, is_new: bool, is_busy: bool = False) -> None:
         """Have a kernel recorded that was started, or adopted."""
         if self.workspace.keeps_kernels:
+            record = self.workspace.registry.kernels.get(kernel.kernel_id)
+            process = record.process if record else None
             info = kernel.get_connection_info()
             connection = {
                 name: value.decode() if isinstance(value, bytes) else value
@@ -61,6 +114,7 @@ class RecordingMixin(AsyncMappingKernelManager):
             self.keeper.keep(
                 kernel.kernel_id,
                 connection=connection,
+                process={"pid": process.pid, "started": process.started} if process else None,
                 is_new=is_new,
                 is_busy=is_busy,
                 allowed=[*self.allowed_message_types],

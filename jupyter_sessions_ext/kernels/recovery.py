@@ -29,6 +29,7 @@ from ..host import (
     machine_id,
     pid_namespace,
 )
+from ..keeper.protocol import ended_file
 from ..models import (
     Change,
     Event,
@@ -96,11 +97,13 @@ def plan(
     kernels: Iterable[KernelRecord],
     processes: Mapping[str, ProcessIdentity],
     machine: str,
+    reaped: Mapping[str, str] | None = None,
 ) -> list[Action]:
     """Return what makes the records true again.
 
     :param processes: the process of each kernel of this host that runs, by kernel id
     :param machine: this host
+    :param reaped: why kernels were ended while there was no server, by kernel id
     """
     by_id = {s.session_id: s for s in sessions}
     known = {k.kernel_id: k for k in kernels}
@@ -136,6 +139,7 @@ def plan(
                 brought_back.add(back.session_id)
             actions.append(Adopt(kernel=_running(kernel, process), session=back))
     reasons = {a.kernel.kernel_id: _reason(a) for a in actions if isinstance(a, End | Forget)}
+    reasons |= {k: reason for k, reason in (reaped or {}).items() if k in reasons}
     for kernel_id, group in users.items():
         reason = reasons.get(kernel_id or "", None if kernel_id in known else KERNEL_NOT_KEPT)
         if reason is not None:
@@ -212,7 +216,7 @@ def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) 
     kernels = list(registry.kernels.values())
     kernels += _found_again(workspace)
     processes = observe(kernels)
-    actions = plan(registry.sessions.values(), kernels, processes, machine_id())
+    actions = plan(registry.sessions.values(), kernels, processes, machine_id(), _reaped(workspace))
     sessions: dict[str, SessionRecord] = {}
     kept: list[KernelRecord] = []
     gone: list[KernelRecord] = []
@@ -296,6 +300,14 @@ def _events(sessions: Iterable[SessionRecord], kernels: Iterable[KernelRecord]) 
         )
     for kernel in kernels:
         yield Event(action=EventAction.ADOPTED, kernel_id=kernel.kernel_id)
+
+
+def _reaped(workspace: Workspace) -> dict[str, str]:
+    """Return why the keeper has ended kernels, by kernel id."""
+    with contextlib.suppress(OSError, ValueError):
+        if workspace.place is not None:
+            return dict(json.loads(ended_file(workspace.place.keeper).read_text()))
+    return {}
 
 
 def observe(kernels: Iterable[KernelRecord]) -> dict[str, ProcessIdentity]:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import socket
-import struct
-import termios
+import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import zmq
@@ -19,60 +15,23 @@ from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebso
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.websocket import WebSocketClosedError
 
-from ..errors import KeeperError
+from ..errors import KeeperError, KeeperGoneError
 from ..keeper.delivery import Delivery
 from ..keeper.protocol import CHANNELS, Record, unpack_records
 from ..keeper.supervisor import Supervisor
+from .incoming import Incoming, buffered
+from .recording import KeptStream, RecordingMixin
 
 _NAMES = {channel: name for name, channel in CHANNELS.items()}
+
+_LOOK_INTERVAL, _LOOKS = 0.02, 25
+"""Seconds between looks at the state of a kernel that starts; it is asked at one in so many."""
 
 _PASS_ON = 1 << 18
 """Bytes after which the keeper hears that they were passed on."""
 
 _ATTEMPTS, _ATTEMPT_INTERVAL = 6, 0.2
 """How often a client is tried to be connected, and seconds by which each wait is longer."""
-
-_RECEIVED = 128
-"""Where ``struct tcp_info`` has ``tcpi_bytes_received``."""
-
-
-class KeptStream:
-    """What jupyter_server takes for a kernel's channel."""
-
-    def __init__(self, connection: KeptConnectionMixin, channel: str) -> None:
-        self._connection = connection
-        self.channel = channel
-        self.callback: Callable[[KeptStream, list[bytes]], object] | None = None
-        self._is_closed = False
-
-    def send_multipart(self, parts: Sequence[Any], *_: Any, **__: Any) -> None:
-        """Send a message to the kernel."""
-        frames = [part.bytes if isinstance(part, zmq.Frame) else bytes(part) for part in parts]
-        self._connection.request(self.channel, frames)
-
-    def on_recv_stream(self, callback: Any) -> None:
-        """Call with what the kernel sends."""
-        self.callback = callback
-        if callback is not None:
-            self._connection.begin()
-
-    on_recv = on_recv_stream
-
-    def stop_on_recv(self) -> None:
-        """Do not call any more."""
-        self.callback = None
-
-    def flush(self, *_: Any) -> None:
-        """Do nothing: what has come has been passed on."""
-
-    def closed(self) -> bool:
-        """Tell whether it is closed."""
-        return self._is_closed
-
-    def close(self, *_: Any) -> None:
-        """Close the channel; with it the client is disconnected."""
-        self._is_closed = True
-        self._connection.detach()
 
 
 class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
@@ -105,7 +64,8 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
 
     def create_stream(self) -> None:
         """Have the kernel's channels over the keeper."""
-        self._is_kept = self.multi_kernel_manager.is_kept(self.kernel_id)
+        mapping = self.multi_kernel_manager
+        self._is_kept = isinstance(mapping, RecordingMixin) and mapping.is_kept(self.kernel_id)
         if not self._is_kept:
             super().create_stream()
             return
@@ -123,38 +83,80 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
         plain = type(self._io) is IOStream
         # A short message waited some 40 ms for a delayed acknowledgement of the one before.
         self._io.set_nodelay(True)
-        for attempt in range(_ATTEMPTS):
-            try:
-                answer = await self._keeper.attach(
-                    self,
-                    self.kernel_id,
-                    self.session.session,
-                    file=self._io.socket.fileno() if plain else None,
-                    number=number,
-                )
-                break
-            except (KeeperError, OSError) as error:  # it may have ended in that moment
-                reason = str(error)
-                await asyncio.sleep(attempt * _ATTEMPT_INTERVAL)
-                if not self.channels:
-                    return
-        else:
-            self.log.error("Kernel %s cannot be connected to: %s", self.kernel_id, reason)
-            self.websocket_handler.close(1011, "the keeper is not there")
+        if self._delivery is None:
+            self._delivery = Delivery.create()
+            if plain:
+                Incoming(self._io, self._delivery)
+        try:
+            answer = await self._tried(self._io.socket.fileno() if plain else None, number)
+        except (KeeperError, OSError) as error:
+            self.log.error(
+                "Kernel %s is connected to without its keeper: %s", self.kernel_id, error
+            )
+            await self._go_without()
             return
         self._stream = answer["stream"]
         for channel, frames in self._unconfirmed:
             self._keeper.request(self._stream, channel, frames)
         self._last, self._replayed = answer["received"], answer["last"]
-        if self._delivery is not None:
-            self._delivery.close()
-        self._delivery = Delivery(Path(answer["file"]))
-        if plain:
-            _Input(self._io, self._delivery)
+        self._delivery.begin(self._last)
         if not self.channels:
             self.detach()
             return
         self.begin()
+        if number is None:
+            await self._until_started()
+
+    async def _until_started(self) -> None:
+        """Ask a kernel of which nothing was heard yet, as jupyter_server does."""
+        if not self._is_starting():
+            return
+        shell = self.kernel_manager.connect_shell()
+        shell.socket.setsockopt(zmq.LINGER, 0)
+        try:
+            for attempt in range(int(self.kernel_info_timeout / _LOOK_INTERVAL)):
+                if not self._is_starting():
+                    break
+                if attempt % _LOOKS == 0:
+                    self.session.send(shell, "kernel_info_request")
+                await asyncio.sleep(_LOOK_INTERVAL)
+        finally:
+            shell.close()
+
+    def _is_starting(self) -> bool:
+        state = getattr(self.kernel_manager, "execution_state", None)
+        is_there = self.kernel_id in self.multi_kernel_manager and bool(self.channels)
+        return is_there and state == "starting"
+
+    async def _tried(self, peer: int | None, number: int | None) -> dict[str, Any]:
+        """Ask the keeper; it may end in that moment."""
+        attempts = itertools.count(1)
+        while True:
+            assert self._delivery is not None
+            try:
+                return await self._keeper.attach(
+                    self,
+                    self.kernel_id,
+                    self.session.session,
+                    delivery=self._delivery.file,
+                    peer=peer,
+                    number=number,
+                )
+            except KeeperGoneError:
+                attempt = next(attempts)
+                if attempt >= _ATTEMPTS or not self.channels:
+                    raise
+                await asyncio.sleep(attempt * _ATTEMPT_INTERVAL)
+
+    async def _go_without(self) -> None:
+        """Be connected as without a keeper: what is sent meanwhile is lost with the server."""
+        self._is_kept = False
+        self.detach()
+        if self.channels:
+            super().create_stream()
+            await super().nudge()
+            for stream in self.channels.values():
+                stream.on_recv_stream(self.handle_outgoing_message)
 
     def begin(self) -> None:
         """Pass on what has come while the client was being connected, when that is done."""
@@ -207,7 +209,7 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
         """Handle a message, and note that it is."""
         super().handle_incoming_message(incoming_msg)
         if self._delivery is not None:
-            self._delivery.handle(_buffered(self._io))
+            self._delivery.handle(buffered(self._io))
 
     # ------------------------------------------------------------------ to the client
 
@@ -283,38 +285,6 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
         if delivery is not None:
             delivery.wrote(io._total_write_done_index)
         return written
-
-
-class _Input:
-    """Notes what a connection receives, before it takes it from the socket."""
-
-    def __init__(self, io: IOStream, delivery: Delivery) -> None:
-        self._socket: socket.socket = io.socket
-        self._delivery = delivery
-        waiting = struct.unpack("i", fcntl.ioctl(self._socket, termios.FIONREAD, bytes(4)))[0]
-        info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-        (received,) = struct.unpack_from("<Q", info, _RECEIVED)
-        left = _buffered(io)
-        delivery.begin_input(received - waiting, bytes(io._read_buffer[-left:]) if left else b"")
-        io.read_from_fd = self._read  # type: ignore[method-assign, assignment]
-
-    def _read(self, buffer: bytearray | memoryview) -> int | None:
-        try:
-            size = self._socket.recv_into(buffer, len(buffer), socket.MSG_PEEK)
-            if size:
-                self._delivery.take(memoryview(buffer)[:size])
-                self._socket.recv_into(buffer, size)
-            return size
-        except BlockingIOError:
-            return None
-        finally:
-            del buffer
-
-
-def _buffered(io: IOStream) -> int:
-    """Return how many bytes a connection has taken and not handled."""
-    size: int = io._read_buffer_size
-    return size
 
 
 async def _flushed(io: IOStream) -> None:

@@ -1,0 +1,188 @@
+"""What a kernel sends is lost over no end of the server, and of no keeper."""
+
+from __future__ import annotations
+
+import random
+import socket
+from contextlib import closing
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+from clients import new_session, sessions
+from drills import drill_count
+from homes import history, state_folder
+from lasting import LastingClient
+from servers import Home, Server, keepers, kernel_processes, wait_until
+
+from jupyter_sessions_ext.keeper.protocol import Channel, Kind, pack, pack_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PRINTS = "import time\nfor i in range({count}): print(i, flush=True); time.sleep(0.01)"
+
+
+def assert_whole(client: LastingClient, request: str, count: int) -> None:
+    """Check that a client has got a cell's numbers and its end, each once and in order."""
+    wait_until(lambda: client.is_finished(request), 30, "the cell had finished")
+    assert client.text(request).split() == [str(i) for i in range(count)]
+    assert len(client.of(request, "execute_reply")) == 1
+    states = [m["content"]["execution_state"] for m in client.of(request, "status")]
+    assert states == ["busy", "idle"]
+
+
+def until_recorded(home: Home, text: str) -> None:
+    """Wait until a keeper has a text, and that the kernel was idle after it."""
+
+    def is_there() -> bool:
+        files = [*(state_folder(home) / "keeper" / "rings").rglob("*.ring")]
+        _, found, rest = max(files).read_bytes().rpartition(text.encode())
+        return bool(found) and b'"idle"' in rest
+
+    wait_until(is_there, 20, f"{text!r} was recorded")
+
+
+def until_printed(client: LastingClient, request: str, count: int) -> None:
+    wait_until(lambda: len(client.of(request, "stream")) >= count, 30, "it had printed")
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(1800)
+def test_cells_go_on_over_restarts_and_end_meanwhile_and_no_line_is_lost(
+    home: Home, server: Server
+) -> None:
+    kernel_id = new_session(server)["kernel"]["id"]
+    dice = random.Random(1)
+    with LastingClient(server, kernel_id) as client, LastingClient(server, kernel_id) as other:
+        for number in range(drill_count(4, 200)):
+            ends_meanwhile = number % 2 == 1
+            count = 60 if ends_meanwhile else 200
+            request = client.execute(PRINTS.format(count=count))
+            until_printed(client, request, dice.randint(1, 30))
+            server.kill() if number % 4 < 2 else server.terminate()
+            if ends_meanwhile:
+                until_recorded(home, f"{count - 1}\\n")
+            server.start()
+            assert_whole(client, request, count)
+            wait_until(partial(other.was_idle_after, request), 10, "the other has it")
+            assert other.text(request) == client.text(request)
+            assert other.of(request, "execute_reply") == []
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(600)
+def test_a_killed_keeper_is_followed_by_another_and_nobody_notices(
+    home: Home, server: Server
+) -> None:
+    kernel_id = new_session(server)["kernel"]["id"]
+    dice = random.Random(2)
+    with LastingClient(server, kernel_id) as client:
+        for _ in range(drill_count(3, 50)):
+            request = client.execute(PRINTS.format(count=80))
+            until_printed(client, request, dice.randint(1, 60))
+            [keeper] = keepers(home)
+            keeper.kill()
+            assert_whole(client, request, 80)
+            assert client.connections == 1
+
+
+def test_a_question_that_is_asked_meanwhile_is_there_when_the_server_is_and_can_be_answered(
+    server: Server,
+) -> None:
+    kernel_id = new_session(server)["kernel"]["id"]
+    with LastingClient(server, kernel_id) as client:
+        first = client.execute("a = input('first')", allow_stdin=True)
+        wait_until(lambda: client.of(first, "input_request"), 10, "it was asked")
+        server.restart()
+        wait_until(lambda: client.connections == 2, 30, "the client was back")
+        client.answer(first, "1")
+        wait_until(lambda: client.is_finished(first), 10, "it had finished")
+        assert len(client.of(first, "input_request")) == 1
+        code = "import time; time.sleep(1); b = input('second'); print(a + b)"
+        second = client.execute(code, allow_stdin=True)
+        wait_until(lambda: client.of(second, "execute_input"), 10, "it had begun")
+        server.restart()
+        wait_until(lambda: client.of(second, "input_request"), 10, "it was asked")
+        client.answer(second, "2")
+        wait_until(lambda: client.is_finished(second), 10, "it had finished")
+        assert client.text(second) == "12\n"
+
+
+def test_kernels_end_that_no_server_comes_back_for(
+    home: Home, server_factory: Callable[..., Server]
+) -> None:
+    server = server_factory(args=["--SessionsApp.orphan_timeout=0.5"]).start()
+    session = new_session(server)
+    server.execute(session["kernel"]["id"], "x = 1")
+    server.kill()
+    wait_until(lambda: not kernel_processes(home), 20, "the kernel had ended")
+    wait_until(lambda: not keepers(home), 20, "the keeper had ended")
+    server.start()
+    assert sessions(server) == []
+    assert history(home, session["id"])[-1][0] == "dormant"
+    assert "no server came back for it in" in history(home, session["id"])[-1][1]
+    server.close()
+
+
+def test_the_keeper_ends_with_its_last_kernel(home: Home, server: Server) -> None:
+    session = new_session(server)
+    server.execute(session["kernel"]["id"], "x = 1")
+    assert len(keepers(home)) == 1
+    server.delete(f"/api/sessions/{session['id']}")
+    wait_until(lambda: not keepers(home), 20, "the keeper had ended")
+    again = new_session(server)
+    assert server.execute(again["kernel"]["id"], "print(1)") == "1\n"
+    server.kill()
+    [kernel] = kernel_processes(home)
+    assert len(keepers(home)) == 1
+    kernel.kill()
+    wait_until(lambda: not keepers(home), 20, "the keeper had ended")
+    server.start()
+
+
+def test_nothing_that_is_sent_to_its_socket_harms_a_keeper(
+    home: Home, server: Server, tmp_path: Path
+) -> None:
+    kernel_id = new_session(server)["kernel"]["id"]
+    path = state_folder(home) / "keeper" / "keeper.sock"
+    short = tmp_path / "socket"
+    short.symlink_to(path)
+    whole = pack_json(Kind.CALL, 1, op="status")
+    with LastingClient(server, kernel_id) as client:
+        for data in (
+            b"GET / HTTP/1.1\r\n\r\n",
+            bytes(1000),
+            b"\xff" * 1000,
+            whole[:-3],
+            pack_json(Kind.CALL, 1, op="none"),
+            pack_json(Kind.CALL, 1, op="forget"),
+            pack_json(Kind.NOTE, op="passed_on", stream=[], size=None),
+            pack(Kind.CALL, Channel.SHELL, 1, []),
+            pack(Kind.REQUEST, Channel.SHELL, 1, [b"x"]),
+            pack(Kind.FED, Channel.SHELL, 1, []),
+            pack(Kind.STREAM, Channel.SHELL, 1, []),
+        ):
+            with closing(socket.socket(socket.AF_UNIX)) as connection:
+                connection.connect(str(short))
+                connection.sendall(data)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(1 << 16):
+                    pass
+        request = client.execute("print(0)")
+        assert_whole(client, request, 1)
+        assert client.connections == 1
+
+
+def test_a_keeper_whose_socket_is_deleted_is_found_to_be_gone_and_replaced(
+    home: Home, server: Server
+) -> None:
+    kernel_id = new_session(server)["kernel"]["id"]
+    with LastingClient(server, kernel_id) as client:
+        request = client.execute(PRINTS.format(count=300))
+        until_printed(client, request, 10)
+        (state_folder(home) / "keeper" / "keeper.sock").unlink()
+        server.restart()
+        assert_whole(client, request, 300)
+        assert len(keepers(home)) == 1
