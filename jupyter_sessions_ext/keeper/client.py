@@ -72,7 +72,7 @@ class Client:
         for channel in _CHANNELS:
             if channel not in self._receivers:
                 socket = self.kernel.open_socket(channel, zmq.DEALER, self.memo.client)
-                replied = partial(self._replied, channel)
+                replied = partial(self._received, channel)
                 self._receivers[channel] = Receiver(self.kernel.loop, socket, replied)
 
     def reconnect(self) -> None:
@@ -93,12 +93,12 @@ class Client:
         """
         self.connect()
         self.unconfirmed += 1
-        asked = message_id(frames[1 + HEADER])
+        asked, kind = message_id(frames[1 + HEADER]), message_type(frames[1 + HEADER])
         if asked is not None:
             if asked in self._seen:
                 return
             _remember(self._seen, asked)
-            if channel is Channel.SHELL:
+            if channel is Channel.SHELL and (kind or "").endswith("_request"):
                 _remember(self.memo.pending, asked)
                 self.memo.write()
         receiver = self._receivers[channel]
@@ -106,13 +106,16 @@ class Client:
             receiver.socket.send_multipart(frames, zmq.NOBLOCK)
         receiver.look()
 
-    def _replied(self, channel: Channel, messages: list[list[bytes]]) -> None:
-        found = [frames for message in messages if (frames := frames_of(message))]
-        if channel is Channel.SHELL:
-            for frames in found:
-                self.memo.pending.pop(message_id(frames[PARENT]) or "", None)
+    def _received(self, channel: Channel, messages: list[list[bytes]]) -> None:
+        self.replied(channel, [frames for message in messages if (frames := frames_of(message))])
+
+    def replied(self, channel: Channel, found: Sequence[Sequence[bytes]]) -> None:
+        """Record what the kernel has sent to this client alone."""
+        had = len(self.memo.pending)
+        for frames in found:
+            self.memo.pending.pop(message_id(frames[PARENT]) or "", None)
         self.kernel.record([(channel, self.memo.client, frames) for frames in found])
-        if channel is Channel.SHELL:
+        if len(self.memo.pending) != had:
             self.memo.write()
 
     # ------------------------------------------------------------------ the server

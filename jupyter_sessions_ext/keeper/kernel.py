@@ -8,12 +8,13 @@ from collections.abc import Callable, Sequence
 import zmq
 
 from .client import Client
+from .finish import Finisher
 from .loop import Loop, Receiver, Timer
 from .messages import DELIMITER, Connection, frames_of, identity, is_private
 from .process import KernelProcess
 from .protocol import Channel
 from .ring import Ring
-from .splice import Splice
+from .splice import Splice, tail_of
 
 NUDGE_INTERVAL = 0.1
 """Seconds between questions to a kernel that has not been heard of; doubled each time, up to 1."""
@@ -56,6 +57,7 @@ class Kernel:
         self._ended = ended
         self.process: KernelProcess | None = None
         self._splice: Splice | None = None
+        self._finisher: Finisher | None = None
         self.last = b""
         """Which message was recorded last of those that are for all."""
         self._iopub: Receiver | None = None
@@ -146,6 +148,15 @@ class Kernel:
 
     # ------------------------------------------------------------------ what it sends
 
+    def finish_pending(self) -> None:
+        """See to it that what clients of another keeper have asked is replied to."""
+        assert self.connection is not None
+        finisher = Finisher(self.loop, [*self.clients.values()], self.connection.sign)
+        for record in tail_of(self.ring):
+            if record.channel is Channel.IOPUB:
+                finisher.see(record.frames)
+        self._finisher = finisher
+
     def splice(self) -> None:
         """Have the server feed what it has heard since another keeper's ring ends."""
         self._splice = Splice(self.ring)
@@ -176,6 +187,9 @@ class Kernel:
                 self._splice = None
         if found:
             self.last = identity(found[-1])
+            if self._finisher is not None:
+                for frames in found:
+                    self._finisher.see(frames)
             self.record([(Channel.IOPUB, b"", f) for f in found if not is_private(f)])
 
     def record(self, messages: list[tuple[Channel, bytes, Sequence[bytes]]]) -> None:

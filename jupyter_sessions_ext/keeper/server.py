@@ -286,7 +286,10 @@ class Keeper:
         self._has_kept = True
         kept.allowed = frozenset(allowed)
         kept.follow(identity_of(process))
+        is_inherited = kept.connection is None and not is_new
         kept.connect(Connection.of(connection), is_new=is_new, is_busy=is_busy)
+        if is_inherited:
+            kept.finish_pending()
         return {"first": kept.ring.first, "next": kept.ring.next}
 
     def _spliced(self, kernel: Kernel) -> None:

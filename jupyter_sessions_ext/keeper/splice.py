@@ -26,7 +26,7 @@ class Splice:
     """
 
     def __init__(self, ring: Ring) -> None:
-        self._known = _tail_of(ring)
+        self._known = _published(ring)
         self._fed: dict[bytes, None] = {}
         """Which messages came from the server and were not heard yet."""
         self._heard: list[Frames] = []
@@ -85,18 +85,19 @@ class Splice:
         return self.has_met and not self._fed
 
 
-def _tail_of(ring: Ring) -> set[bytes]:
+def _published(ring: Ring) -> set[bytes]:
     """Return the messages on iopub at a ring's end."""
-    return {identity(r.frames) for r in _tail_records(ring) if r.channel is Channel.IOPUB}
+    return {identity(r.frames) for r in tail_of(ring) if r.channel is Channel.IOPUB}
 
 
 def asked_of(ring: Ring) -> set[str]:
     """Return the ids of the requests that a ring's end shows to have been handled."""
-    states = (r.frames for r in _tail_records(ring) if b'"status"' in r.frames[HEADER])
+    states = (r.frames for r in tail_of(ring) if b'"status"' in r.frames[HEADER])
     return {asked for frames in states if (asked := message_id(frames[PARENT]))}
 
 
-def _tail_records(ring: Ring) -> Iterator[Record]:
+def tail_of(ring: Ring) -> Iterator[Record]:
+    """Yield the last messages of a ring."""
     reader = ring.reader(ring.number_at(TAIL))
     while data := reader.read(1 << 20):
         yield from unpack_records(data)
