@@ -21,6 +21,8 @@ from .events import Emitter
 from .folder import STATE_DIR
 from .keeper.protocol import DEFAULT_LIMIT, DEFAULT_TOTAL
 from .kernels.manager import DurableMappingMixin
+from .kernels.recording import RecordingMixin
+from .listening import keep_port_open
 from .page import handler as page
 from .retention import Retention
 from .sessions.manager import SessionManager
@@ -165,6 +167,8 @@ class SessionsApp(ExtensionAppJinjaMixin, ExtensionApp):
     def initialize_handlers(self) -> None:
         """Answer ``/api/sessions`` where the server's session manager is ours."""
         manager = self._server.session_manager
+        if isinstance(self._server.kernel_manager, RecordingMixin):
+            keep_port_open(self._server, self._server.kernel_manager)
         if isinstance(manager, SessionManager):
             self.handlers.extend(core.handlers + page.handlers)
             administration = admin.Administration.of(

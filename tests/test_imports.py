@@ -23,7 +23,7 @@ ROOT = Path(jupyter_sessions_ext.__file__).parent
 LAYERS = [
     {"app"},
     {"api", "cli", "page"},
-    {"administration", "composition"},
+    {"administration", "composition", "listening"},
     {"sessions"},
     {"kernels"},
     {"workspace"},

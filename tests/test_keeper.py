@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import random
 import socket
+import threading
 from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 from clients import new_session, sessions
 from drills import drill_count
@@ -186,3 +188,32 @@ def test_a_keeper_whose_socket_is_deleted_is_found_to_be_gone_and_replaced(
         server.restart()
         assert_whole(client, request, 300)
         assert len(keepers(home)) == 1
+
+
+def test_no_request_fails_while_the_server_is_restarted(home: Home, server: Server) -> None:
+    kernel_id = new_session(server)["kernel"]["id"]
+    server.execute(kernel_id, "x = 1")
+    polled: list[int | str] = []
+    done = threading.Event()
+
+    def ask() -> int | str:
+        try:
+            return server.get("/api/sessions").status_code
+        except httpx.HTTPError as error:
+            return repr(error)
+
+    def poll() -> None:
+        while not done.wait(0.05):
+            polled.append(ask())
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    try:
+        for number in range(drill_count(3, 20)):
+            server.terminate() if number % 2 else server.kill()
+            server.start()
+            assert [s["kernel"]["id"] for s in sessions(server)] == [kernel_id]
+    finally:
+        done.set()
+        thread.join()
+    assert set(polled) == {200}

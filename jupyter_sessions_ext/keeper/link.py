@@ -8,7 +8,7 @@ import selectors
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from .loop import Loop
 from .protocol import Packet, Unpacker
@@ -45,6 +45,13 @@ class Link:
     def take_file(self) -> int | None:
         """Return the descriptor that came first and was not taken; whoever takes it closes it."""
         return self._files.popleft() if self._files else None
+
+    def send_files(self, packet: bytes, files: Sequence[int]) -> None:
+        """Send a packet with descriptors, at once: nothing else was sent before.
+
+        :raises OSError: it cannot be sent
+        """
+        socket.send_fds(self._socket, [packet], [*files])
 
     def send(self, packet: bytes) -> None:
         """Send a packet, now or as soon as it can be."""

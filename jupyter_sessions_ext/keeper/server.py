@@ -25,6 +25,7 @@ from .loop import Loop, Timer
 from .memo import Memo
 from .messages import Connection
 from .peer import Peer
+from .port import Port
 from .process import identity_of
 from .protocol import (
     DAY,
@@ -80,6 +81,7 @@ class Keeper:
         self._orphaned: Timer | None = None
         self._reasons: dict[str, str] = {}
         self._has_kept = False
+        self._port: Port | None = None
         self._listener: socket.socket | None = None
         self._calls: dict[str, Callable[..., dict[str, Any] | None]] = {
             "hello": self._hello,
@@ -87,10 +89,13 @@ class Keeper:
             "forget": self._forget,
             "attach": self._attach,
             "status": self._status,
+            "hold_port": self._hold_port,
+            "take_port": self._take_port,
             "ping": lambda *_, **__: {},
         }
         self._notes: dict[str, Callable[..., None]] = {
             "detach": self._detach,
+            "close_port": self._close_port,
             "passed_on": self._passed_on,
         }
 
@@ -163,6 +168,8 @@ class Keeper:
             log(f"no server: {reason}")
             self._leave_when_idle()
             self._expect_server()
+            if self._port is not None:
+                self._port.wait()
 
     def _leave_when_idle(self) -> None:
         """End soon if there is no kernel by then; at once after the last, without a server."""
@@ -172,6 +179,36 @@ class Keeper:
     def _leave(self) -> None:
         if not self._kernels:
             self._loop.stop()
+
+    # ------------------------------------------------------------------ the port
+
+    def _hold_port(
+        self, link: Link, answer: object, host: str, port: int, count: int
+    ) -> dict[str, Any]:
+        files = [link.take_file() for _ in range(count)]
+        sockets = [socket.socket(fileno=file) for file in files if file is not None]
+        self._close_port(link)
+        self._port = Port(self._loop, (host, port), sockets)
+        return {}
+
+    def _take_port(self, link: Link, answer: object, host: str, port: int) -> dict[str, Any] | None:
+        """Hand the port over to a server that starts; the keeper goes on holding it."""
+        if self._port is None or self._server is not None:
+            return {}
+        if self._port.address != (host, port):
+            self._close_port(link)
+            return {}
+        self._port.leave_to_server()
+        self._port.wait()  # should it end before it is there
+        link.send_files(
+            pack_json(Kind.ANSWER, 1), [listener.fileno() for listener in self._port.sockets]
+        )
+        return None
+
+    def _close_port(self, link: Link) -> None:
+        if self._port is not None:
+            self._port.close()
+            self._port = None
 
     # ------------------------------------------------------------------ no server
 
@@ -183,6 +220,9 @@ class Keeper:
     def _reap(self) -> None:
         reason = f"no server came back for it in {self._orphan_timeout:.0f} s"
         log(f"the kernels are ended: {reason}")
+        if self._port is not None:
+            self._port.close()
+            self._port = None
         for kernel in [*self._kernels.values()]:
             self._reasons[kernel.kernel_id] = reason
             kernel.end()
@@ -253,6 +293,8 @@ class Keeper:
         if self._server is not None and self._server is not link:
             self._server.close("there is another server")
         self._server = link
+        if self._port is not None:
+            self._port.leave_to_server()
         self._limit, self._total, self._orphan_timeout = limit, total, orphan_timeout
         if self._orphaned is not None:
             self._orphaned.cancel()

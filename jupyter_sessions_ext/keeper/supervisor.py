@@ -20,7 +20,8 @@ from ..errors import KeeperError
 from ..host import locker
 from .backlog import Backlog
 from .channel import ServerLink
-from .protocol import CHANNELS, LOCK, SOCKET, Channel, Kind, pack, pack_json
+from .protocol import CHANNELS, LOCK, Channel, Kind, pack, pack_json
+from .takeover import connect
 
 START_TIMEOUT = 20.0
 """Seconds until a keeper that was started must answer."""
@@ -83,6 +84,7 @@ class Supervisor:
         self._feeds: dict[int, Feed] = {}
         self._backlogs: dict[str, Backlog] = {}
         self._feeding: set[str] = set()
+        self._port: tuple[tuple[str, int], Sequence[socket.socket]] | None = None
         self._link: ServerLink | None = None
         self._connecting: asyncio.Task[ServerLink] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -150,6 +152,27 @@ class Supervisor:
     def keeps(self, kernel_id: str) -> bool:
         """Tell whether a kernel is recorded."""
         return kernel_id in self._kernels
+
+    # ------------------------------------------------------------------ the port
+
+    def hold_port(self, address: tuple[str, int], sockets: Sequence[socket.socket]) -> None:
+        """Have the port that the server listens on stay open when the server is gone."""
+        self._port = address, sockets
+        if self._link is not None:
+            self._tell_port(self._link)
+
+    def _tell_port(self, link: ServerLink) -> None:
+        if self._port is not None:
+            (host, port), sockets = self._port
+            files = [listener.fileno() for listener in sockets]
+            link.call("hold_port", files, host=host, port=port, count=len(files)).add_done_callback(
+                self._answered
+            )
+
+    def close_port(self) -> None:
+        """Have the port closed with the server."""
+        self._port = None
+        self._note("close_port")
 
     # ------------------------------------------------------------------ clients
 
@@ -237,6 +260,7 @@ class Supervisor:
         self._link = link
         for kernel_id in self._kernels:
             self._tell(link, kernel_id)
+        self._tell_port(link)
         self._watching = asyncio.ensure_future(self._watch(link))
         return link
 
@@ -281,19 +305,10 @@ class Supervisor:
                 return
 
     def _try(self) -> socket.socket | None:
-        connection = socket.socket(socket.AF_UNIX)
-        connection.settimeout(ANSWER_TIMEOUT)
         try:
-            # Below /proc the folder's path is short; a socket's must be.
-            folder = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-            try:
-                connection.connect(f"/proc/self/fd/{folder}/{SOCKET}")
-            finally:
-                os.close(folder)
+            return connect(self._folder, ANSWER_TIMEOUT)
         except OSError:
-            connection.close()
             return None
-        return connection
 
     async def _start(self) -> bool:
         """Start a keeper, unless one is being started; tell whether there was one already.

@@ -352,6 +352,7 @@ class DurableMappingMixin(RecordingMixin, ActivityMixin):
         It never raises: a server that is asked to stop must stop.
         """
         self._stopping = True
+        self.close_port_unless_restarted()
         started = [*self._starting.values(), *self._pending_kernels.values()]
         if started:
             await asyncio.wait(started, timeout=STOP_TIMEOUT)

@@ -142,6 +142,18 @@ class RecordingMixin(AsyncMappingKernelManager):
             self.keeper.forget(kernel_id)
         return removed
 
+    def close_port_unless_restarted(self) -> None:
+        """Have the port closed where the server is stopped for good, as far as that can be told.
+
+        A service manager restarts with SIGTERM. Over REST, as by ``jupyter server stop``, and at
+        Ctrl-C it is somebody's wish that there be no server.
+        """
+        is_told_by_signal = getattr(self.parent, "_stopping", False)
+        if self.workspace.keeps_kernels and (
+            self.workspace.kernels_on_stop != "keep" or not is_told_by_signal
+        ):
+            self.keeper.close_port()
+
     def stop_recording(self) -> None:
         """Leave the keeper to itself."""
         if self.workspace.keeps_kernels:

@@ -1,0 +1,113 @@
+"""The server's port, held open while no server is there: requests wait, or are told to wait."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Sequence
+from functools import partial
+
+from .loop import Loop, Timer
+
+PATIENCE = 10.0
+"""Seconds for which requests wait for the next server; then they are told to come again."""
+
+RETENTION = 600.0
+"""Seconds for which the port is held: then another program may have it."""
+
+_READ_TIMEOUT = 5.0
+_MOST = 200
+"""Connections that are answered at once; others wait."""
+
+_PAGE = b"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8"><title>Jupyter is being restarted</title>
+<meta http-equiv="refresh" content="3">
+<style>body{font:16px system-ui,sans-serif;max-width:36em;margin:15vh auto;padding:0 1em}</style>
+</head><body><h1>Jupyter is being restarted</h1>
+<p>Your kernels go on running, and what they print is kept. This page loads again by itself.</p>
+</body></html>
+"""
+
+_ANSWER = (
+    b"HTTP/1.1 503 Service Unavailable\r\n"
+    b"Content-Type: text/html; charset=utf-8\r\n"
+    b"Cache-Control: no-store\r\n"
+    b"Retry-After: 3\r\n"
+    b"Connection: close\r\n"
+    b"Content-Length: %d\r\n\r\n"
+) % len(_PAGE) + _PAGE
+
+
+class Port:
+    """Listening sockets, of which the server has duplicates.
+
+    :param address: what the server was configured with: a host and a port
+    :param sockets: they are closed with this
+    """
+
+    def __init__(
+        self, loop: Loop, address: tuple[str, int], sockets: Sequence[socket.socket]
+    ) -> None:
+        self.address = address
+        self.sockets = sockets
+        self._loop = loop
+        self._timer: Timer | None = None
+        self._end: Timer | None = None
+        self._is_answering = False
+        self._answering: dict[socket.socket, Timer] = {}
+
+    def wait(self) -> None:
+        """Wait for a server, and answer in its place when that takes long."""
+        self._timer = self._loop.call_later(PATIENCE, self._answer)
+        self._end = self._loop.call_later(RETENTION, self.close)
+
+    def leave_to_server(self) -> None:
+        """Have a server accept again."""
+        for timer in (self._timer, self._end):
+            if timer is not None:
+                timer.cancel()
+        if self._is_answering:
+            self._is_answering = False
+            for listener in self.sockets:
+                self._loop.forget(listener)
+
+    def _answer(self) -> None:
+        self._is_answering = True
+        for listener in self.sockets:
+            listener.setblocking(False)
+            self._loop.watch(listener, partial(self._accept, listener))
+
+    def _accept(self, listener: socket.socket, _: int) -> None:
+        if len(self._answering) >= _MOST:
+            return
+        with contextlib.suppress(OSError):
+            client, _ = listener.accept()
+            client.setblocking(False)
+            self._answering[client] = self._loop.call_later(
+                _READ_TIMEOUT, lambda: self._hang_up(client)
+            )
+            self._loop.watch(client, lambda _: self._reply(client))
+
+    def _reply(self, client: socket.socket) -> None:
+        """Answer as soon as there is a request, whatever it is."""
+        with contextlib.suppress(OSError):
+            if client.recv(1 << 16):
+                client.send(_ANSWER)
+                client.shutdown(socket.SHUT_WR)
+        self._hang_up(client)
+
+    def _hang_up(self, client: socket.socket) -> None:
+        timer = self._answering.pop(client, None)
+        if timer is not None:
+            timer.cancel()
+            self._loop.forget(client)
+            client.close()
+
+    def close(self) -> None:
+        """Hold it no more."""
+        self.leave_to_server()
+        for client in [*self._answering]:
+            self._hang_up(client)
+        for listener in self.sockets:
+            listener.close()
+        self.sockets = ()

@@ -1,0 +1,44 @@
+"""Where the server listens: on sockets that the keeper holds open when the server is gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from jupyter_server.serverapp import ServerApp
+from tornado.netutil import bind_sockets
+
+from .keeper.takeover import take_port
+from .kernels.recording import RecordingMixin
+
+
+def keep_port_open(server: ServerApp, mapping: RecordingMixin) -> None:
+    """Have a server's port outlive it, where that can be.
+
+    jupyter_server has no public way to say on which sockets it listens: two of its own methods are
+    replaced. Unix sockets and TLS, of which the keeper has no certificate, are as without it.
+    """
+    place = mapping.workspace.place
+    find, bind = (getattr(server, name, None) for name in _REPLACED)
+    if place is None or server.sock or server.ssl_options or find is None or bind is None:
+        return
+    taken: list[Any] = []
+
+    def find_port() -> None:
+        taken.extend(take_port(place.keeper, (server.ip, server.port)))
+        if not taken:
+            find()
+
+    def bind_port() -> bool:
+        try:
+            sockets = taken or bind_sockets(server.port, server.ip)
+        except OSError:
+            return bool(bind())  # it says what is wrong
+        server.http_server.add_sockets(sockets)
+        mapping.keeper.hold_port((server.ip, server.port), sockets)
+        return True
+
+    for name, method in zip(_REPLACED, (find_port, bind_port), strict=True):
+        setattr(server, name, method)
+
+
+_REPLACED = ("_find_http_port", "_bind_http_server_tcp")
