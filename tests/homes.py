@@ -8,7 +8,7 @@ import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from servers import Home, kernel_processes
+from servers import Home, kernel_processes, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,3 +59,14 @@ def without_us(home: Home) -> dict[str, str]:
 def kernel_process(home: Home, kernel_id: str) -> psutil.Process:
     [process] = [p for p in kernel_processes(home) if any(kernel_id in w for w in p.cmdline())]
     return process
+
+
+def until_recorded(home: Home, text: str) -> None:
+    """Wait until a keeper has a text, and that the kernel was idle after it."""
+
+    def is_there() -> bool:
+        files = [*(state_folder(home) / "keeper" / "rings").rglob("*.ring")]
+        _, found, rest = max(files).read_bytes().rpartition(text.encode())
+        return bool(found) and b'"idle"' in rest
+
+    wait_until(is_there, 20, f"{text!r} was recorded")

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from clients import new_session, sessions
 from drills import drill_count
-from homes import history, state_folder
+from homes import history, state_folder, until_recorded
 from lasting import LastingClient
 from servers import Home, Server, keepers, kernel_processes, wait_until
 
@@ -33,17 +33,6 @@ def assert_whole(client: LastingClient, request: str, count: int) -> None:
     assert len(client.of(request, "execute_reply")) == 1
     states = [m["content"]["execution_state"] for m in client.of(request, "status")]
     assert states == ["busy", "idle"]
-
-
-def until_recorded(home: Home, text: str) -> None:
-    """Wait until a keeper has a text, and that the kernel was idle after it."""
-
-    def is_there() -> bool:
-        files = [*(state_folder(home) / "keeper" / "rings").rglob("*.ring")]
-        _, found, rest = max(files).read_bytes().rpartition(text.encode())
-        return bool(found) and b'"idle"' in rest
-
-    wait_until(is_there, 20, f"{text!r} was recorded")
 
 
 def until_printed(client: LastingClient, request: str, count: int) -> None:

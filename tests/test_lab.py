@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from browsers import FLAGS, chromium
 from conftest import require
+from homes import until_recorded
 from servers import Home, Server, kernel_processes
 
 if TYPE_CHECKING:
@@ -91,7 +93,64 @@ def test_variables_survive_a_killed_server(
         (same,) = server.get("/api/sessions").json()
         assert (same["id"], same["kernel"]["id"]) == (session["id"], session["kernel"]["id"])
         assert kernel_processes(home) == [process]
-        save_screenshot(page)
+        save_screenshot(page, "lab.png")
+
+
+COUNTS = "import time\nfor i in range({}):\n    print(i, end=' ', flush=True); time.sleep(0.02)"
+    "import time\nfor i in range(100):\n    print(i, end=' ', flush=True); time.sleep(0.02)"
+)
+
+
+def test_a_cell_goes_on_over_a_killed_server_and_one_ends_meanwhile_and_all_is_shown(
+    home: Home, browser: BrowserContext
+) -> None:
+    page = browser.pages[0]  # one that no box may be put aside on
+    write_notebook(home, COUNTS.format(300), COUNTS.format(100), "name = input('who? ')", "print(name)")
+    with Server(home, app="lab") as server:
+        page.goto(f"{server.url}/lab/tree/{NOTEBOOK}?reset&token={server.token}")
+        wait_for_idle_kernel(page)
+        cell = run_cell(page, 0)
+        cell.locator(".jp-OutputArea-output", has_text="20 21 22").wait_for()
+        save_screenshot(page, "running-before.png")
+        server.restart()
+        began = time.monotonic()
+        cell.locator(".jp-InputPrompt", has_text="[1]:").wait_for()
+        assert time.monotonic() - began < 20  # it has 6 s to go itself
+        assert cell.locator(".jp-OutputArea-output").inner_text().split() == numbers(300)
+        save_screenshot(page, "running-after.png")
+
+        cell = run_cell(page, 1)
+        cell.locator(".jp-OutputArea-output", has_text="20 21 22").wait_for()
+        server.terminate()
+        until_recorded(home, "99 ")
+        wait_longer(page, 3)
+        server.start()
+        began = time.monotonic()
+        cell.locator(".jp-InputPrompt", has_text="[2]:").wait_for()
+        assert time.monotonic() - began < 15
+        assert cell.locator(".jp-OutputArea-output").inner_text().split() == numbers(100)
+
+        asking = run_cell(page, 2)
+        asking.locator(".jp-Stdin-input").wait_for()
+        server.restart()
+        wait_longer(page, 3)
+        assert asking.locator(".jp-Stdin-input").count() == 1
+        asking.locator(".jp-Stdin-input").fill("Ada")
+        asking.locator(".jp-Stdin-input").press("Enter")
+        asking.locator(".jp-InputPrompt", has_text="[3]:").wait_for()
+        output = run_cell(page, 3).locator(".jp-OutputArea-output").first
+        output.wait_for()
+        assert output.inner_text().strip() == "Ada"
+        assert page.locator(".jp-Dialog").count() == 0
+
+
+def numbers(count: int) -> list[str]:
+    return [str(number) for number in range(count)]
+
+
+def wait_longer(page: Page, seconds: float) -> None:
+    """Let the page notice, as far as it will, that there is no server."""
+    page.wait_for_timeout(1000 * seconds)
 
 
 def write_notebook(home: Home, *cells: str) -> None:
@@ -127,7 +186,7 @@ def run_cell(page: Page, index: int) -> Locator:
     return cell
 
 
-def save_screenshot(page: Page) -> None:
+def save_screenshot(page: Page, name: str) -> None:
     """Save a picture of the page for the documentation, if SESSIONS_SCREENSHOTS names a folder."""
     if folder := os.environ.get("SESSIONS_SCREENSHOTS"):
-        page.screenshot(path=Path(folder) / "lab.png")
+        page.screenshot(path=Path(folder) / name)

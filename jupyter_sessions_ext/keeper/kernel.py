@@ -163,7 +163,11 @@ class Kernel:
 
     def _published(self, messages: list[list[bytes]]) -> None:
         self.hear()
-        found: Sequence[Sequence[bytes]] = [f for m in messages if (f := frames_of(m))]
+        found: Sequence[Sequence[bytes]] = [
+            frames
+            for message in messages
+            if (frames := frames_of(message)) and not is_private(frames)
+        ]
         if self._splice is not None:
             waits = self._splice.is_waiting
             found = self._splice.hear(found)
@@ -190,7 +194,7 @@ class Kernel:
             if self._finisher is not None:
                 for frames in found:
                     self._finisher.see(frames)
-            self.record([(Channel.IOPUB, b"", f) for f in found if not is_private(f)])
+            self.record([(Channel.IOPUB, b"", frames) for frames in found])
 
     def record(self, messages: list[tuple[Channel, bytes, Sequence[bytes]]]) -> None:
         """Keep messages, and send them to whoever is up to date."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import zmq
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 
-from ..keeper.messages import HEADER, frames_of
+from ..keeper.messages import HEADER, frames_of, is_private
 from ..keeper.supervisor import Supervisor
 from ..models import now
 from ..workspace import Workspace
@@ -178,7 +178,7 @@ class _Listener:
                 messages.append(self._socket.recv_multipart(zmq.NOBLOCK))
         for message in messages:
             frames = frames_of(message)
-            if not frames:
+            if not frames or is_private(frames):  # the keeper's questions are no activity
                 continue
             heard(kernel_id, frames)
             # While it is busy, any other message is activity and nothing else.
