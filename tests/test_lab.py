@@ -97,15 +97,14 @@ def test_variables_survive_a_killed_server(
 
 
 COUNTS = "import time\nfor i in range({}):\n    print(i, end=' ', flush=True); time.sleep(0.02)"
-    "import time\nfor i in range(100):\n    print(i, end=' ', flush=True); time.sleep(0.02)"
-)
 
 
 def test_a_cell_goes_on_over_a_killed_server_and_one_ends_meanwhile_and_all_is_shown(
     home: Home, browser: BrowserContext
 ) -> None:
     page = browser.pages[0]  # one that no box may be put aside on
-    write_notebook(home, COUNTS.format(300), COUNTS.format(100), "name = input('who? ')", "print(name)")
+    counts = [COUNTS.format(count) for count in (300, 100)]
+    write_notebook(home, *counts, "name = input('who? ')", "print(name)")
     with Server(home, app="lab") as server:
         page.goto(f"{server.url}/lab/tree/{NOTEBOOK}?reset&token={server.token}")
         wait_for_idle_kernel(page)
