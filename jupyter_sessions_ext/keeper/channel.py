@@ -7,16 +7,29 @@ import itertools
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from ..errors import KeeperError, KeeperGoneError
 from .protocol import Kind, Packet, ProtocolError, Unpacker, pack_json
 
-if TYPE_CHECKING:
-    from .supervisor import Feed
-
 _SIZE = 1 << 18
 _Answered = Callable[[dict[str, Any]], object]
+
+
+class Feed(Protocol):
+    """A client's connection, as its stream needs it."""
+
+    def received(self, records: bytes) -> None:
+        """Take records that the client has not got."""
+
+    def missed(self, count: int) -> None:
+        """Take note that so many messages were dropped before they could be sent."""
+
+    def forwarded(self, count: int) -> None:
+        """Take note that so many more of the client's messages are with the kernel."""
+
+    def lost(self) -> None:
+        """Attach again: the keeper that it was attached to is gone."""
 
 
 class ServerLink:

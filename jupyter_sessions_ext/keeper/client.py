@@ -7,20 +7,18 @@ import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import zmq
 
 from .delivery import Delivery
-from .loop import Receiver, Timer
+from .endpoint import Endpoint
+from .loop import Loop, Receiver, Timer
 from .memo import Memo
 from .messages import DELIMITER, HEADER, PARENT, frames_of, message_id, message_type
 from .peer import NotAMessageError, Peer, requests
 from .protocol import Channel
 from .stream import Stream
-
-if TYPE_CHECKING:
-    from .kernel import Kernel
 
 SETTLE_INTERVAL = 0.01
 SETTLE_TIMEOUT = 30.0
@@ -48,11 +46,20 @@ class Client:
     """What is known of a client, whether or not it is connected.
 
     :param memo: what another keeper will know of it
+    :param record: is given what the kernel sends to it alone
     """
 
-    def __init__(self, kernel: Kernel, memo: Memo) -> None:
-        self.kernel = kernel
+    def __init__(
+        self,
+        kernel: Endpoint,
+        memo: Memo,
+        record: Callable[[list[tuple[Channel, bytes, Sequence[bytes]]]], object],
+    ) -> None:
         self.memo = memo
+        self._kernel = kernel
+        self._record = record
+        self.allowed: frozenset[str] = frozenset()
+        """Types of messages that it may send; empty: all."""
         self.stream: Stream | None = None
         self.unconfirmed = 0
         """How many of its messages were forwarded, of which the server has not been told."""
@@ -71,9 +78,9 @@ class Client:
         """Be connected to the kernel under the client's name."""
         for channel in _CHANNELS:
             if channel not in self._receivers:
-                socket = self.kernel.open_socket(channel, zmq.DEALER, self.memo.client)
+                socket = self._kernel.open_socket(channel, zmq.DEALER, self.memo.client)
                 replied = partial(self._received, channel)
-                self._receivers[channel] = Receiver(self.kernel.loop, socket, replied)
+                self._receivers[channel] = Receiver(self._kernel.loop, socket, replied)
 
     def reconnect(self) -> None:
         """Be connected to where the kernel is now, if there is something to come."""
@@ -86,11 +93,17 @@ class Client:
             receiver.close()
         self._receivers.clear()
 
-    def forward(self, channel: Channel, frames: Sequence[bytes]) -> None:
-        """Send a message of the client's to the kernel.
+    def send(self, channel: Channel, frames: Sequence[bytes]) -> None:
+        """Send a message of the client's to the kernel, as soon as that is heard.
 
         :param frames: with the delimiter and a signature
         """
+        if channel is Channel.STDIN:  # it is busy, and was heard
+            self._forward(channel, frames)
+        else:
+            self._kernel.when_heard(partial(self._forward, channel, frames))
+
+    def _forward(self, channel: Channel, frames: Sequence[bytes]) -> None:
         self.connect()
         self.unconfirmed += 1
         asked, kind = message_id(frames[1 + HEADER]), message_type(frames[1 + HEADER])
@@ -114,7 +127,7 @@ class Client:
         had = len(self.memo.pending)
         for frames in found:
             self.memo.pending.pop(message_id(frames[PARENT]) or "", None)
-        self.kernel.record([(channel, self.memo.client, frames) for frames in found])
+        self._record([(channel, self.memo.client, frames) for frames in found])
         if len(self.memo.pending) != had:
             self.memo.write()
 
@@ -130,7 +143,7 @@ class Client:
         """Be disconnected: it is found out what has arrived."""
         if self.stream is not None and self._connection is not None:
             self.stream = None
-            self._settling = _Settling(self, self._connection)
+            self._settling = _Settling(self._kernel.loop, self, self._connection)
             self._connection = None
 
     def when_settled(self, callback: Callable[[], object], timeout: float) -> None:
@@ -156,17 +169,14 @@ class Client:
             self._disconnect()  # nothing is to come for it alone
 
     def _forward_unhandled(self, peer: Peer, delivery: Delivery) -> None:
-        came, connection = peer.received, self.kernel.connection
+        came, connection = peer.received, self._kernel.connection
         data = None if came is None else delivery.unhandled(came, peer.unread)
         if not data or connection is None:
             return
         with contextlib.suppress(NotAMessageError):
             for channel, parts in requests(data):
-                is_allowed = (
-                    not self.kernel.allowed or message_type(parts[0]) in self.kernel.allowed
-                )
-                if is_allowed:
-                    self.kernel.send(self, channel, [DELIMITER, *connection.sign(parts)])
+                if not self.allowed or message_type(parts[0]) in self.allowed:
+                    self.send(channel, [DELIMITER, *connection.sign(parts)])
 
     def close(self) -> None:
         """Let go of the client."""
@@ -181,7 +191,8 @@ class Client:
 class _Settling:
     """Waits until what was written to a client has arrived, or cannot arrive any more."""
 
-    def __init__(self, client: Client, connection: Connected) -> None:
+    def __init__(self, loop: Loop, client: Client, connection: Connected) -> None:
+        self._loop = loop
         self._client = client
         self._connection = connection
         self._peer = connection.peer
@@ -191,11 +202,11 @@ class _Settling:
         if self._peer is not None:
             self._peer.hang_up()
         # Not at once: the client's own settling is this object by then.
-        self._timer = client.kernel.loop.call_later(0, self._look)
+        self._timer = self._loop.call_later(0, self._look)
 
     def _look(self) -> None:
         if self._peer is not None and self._peer.look() and time.monotonic() < self._deadline:
-            self._timer = self._client.kernel.loop.call_later(SETTLE_INTERVAL, self._look)
+            self._timer = self._loop.call_later(SETTLE_INTERVAL, self._look)
             return
         self._timer = None
         self._client.settled(self._connection)

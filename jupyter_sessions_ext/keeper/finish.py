@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from .client import Client
 from .loop import Loop
 from .messages import CONTENT, HEADER, PARENT, message_id
 from .protocol import Channel
-
-if TYPE_CHECKING:
-    from .client import Client
 
 WAIT = 1.0
 """Seconds that a reply may come after the kernel was done with a request."""

@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import zmq
 
 from .client import Client
+from .endpoint import Endpoint
 from .finish import Finisher
-from .loop import Loop, Receiver, Timer
+from .loop import Loop, Receiver
+from .memo import Memo
 from .messages import DELIMITER, Connection, frames_of, identity, is_private
 from .process import KernelProcess
 from .protocol import Channel
 from .ring import Ring
 from .splice import Splice, tail_of
 
-NUDGE_INTERVAL = 0.1
-"""Seconds between questions to a kernel that has not been heard of; doubled each time, up to 1."""
-
 SPLICE_TIMEOUT = 5.0
 """Seconds after which it is given up that the server has heard what the keeper hears."""
-
-NUDGE_TIMEOUT = 60.0
-"""Seconds after which a kernel that was never heard of is sent what clients have for it."""
 
 
 class Kernel:
@@ -48,10 +44,8 @@ class Kernel:
         self.ring = ring
         self.loop = loop
         self.clients: dict[bytes, Client] = {}
-        self.connection: Connection | None = None
-        self.allowed: frozenset[str] = frozenset()
-        """Types of messages that clients may send; empty: all."""
-        self._context = context
+        self.endpoint = Endpoint(loop, context)
+        self._allowed: frozenset[str] = frozenset()
         self._changed = changed
         self._spliced = spliced
         self._ended = ended
@@ -61,9 +55,6 @@ class Kernel:
         self.last = b""
         """Which message was recorded last of those that are for all."""
         self._iopub: Receiver | None = None
-        self._is_heard = False
-        self._waiting: list[tuple[Client, Channel, Sequence[bytes]]] = []
-        self._nudging: _Nudge | None = None
 
     # ------------------------------------------------------------------ where it is
 
@@ -73,10 +64,11 @@ class Kernel:
         :param is_new: its process has just been started: no client was heard by it yet
         :param is_busy: it would not answer a question
         """
-        if connection != self.connection:
+        endpoint = self.endpoint
+        if connection != endpoint.connection:
             self._disconnect()
-            self.connection = connection
-            socket = self.open_socket(Channel.IOPUB, zmq.SUB)
+            endpoint.connection = connection
+            socket = endpoint.open_socket(Channel.IOPUB, zmq.SUB)
             socket.subscribe(b"")
             self._iopub = Receiver(self.loop, socket, self._published)
             for client in self.clients.values():
@@ -86,37 +78,13 @@ class Kernel:
         if is_new:
             for client in self.clients.values():
                 client.memo.pending.clear()
-        self._is_heard = is_busy
-        self._stop_nudging()
-        if not is_busy:
-            self._nudging = _Nudge(self)
-
-    def open_socket(self, channel: Channel, kind: int, identity: bytes = b"") -> zmq.Socket[bytes]:
-        """Return a socket that is connected to a channel."""
-        assert self.connection is not None
-        socket = self._context.socket(kind)
-        socket.linger = 1000
-        socket.rcvhwm = socket.sndhwm = 0
-        socket.reconnect_ivl, socket.reconnect_ivl_max = 10, 200
-        if identity:
-            socket.identity = identity
-        if self.connection.curve:
-            public, secret = zmq.curve_keypair()
-            socket.curve_publickey, socket.curve_secretkey = public, secret
-            socket.curve_serverkey = self.connection.curve
-        socket.connect(self.connection.url(channel))
-        return socket
+        endpoint.listen(is_busy=is_busy)
 
     def _disconnect(self) -> None:
-        self._stop_nudging()
+        self.endpoint.close()
         if self._iopub is not None:
             self._iopub.close()
             self._iopub = None
-
-    def _stop_nudging(self) -> None:
-        if self._nudging is not None:
-            self._nudging.close()
-            self._nudging = None
 
     def follow(self, process: tuple[int, float | None] | None) -> None:
         """Watch its process, if that is known."""
@@ -129,9 +97,10 @@ class Kernel:
 
     def end(self) -> None:
         """Ask it to end, and see to it that it does."""
-        if self.connection is not None:
-            socket = self.open_socket(Channel.CONTROL, zmq.DEALER)
-            message = self.connection.message("shutdown_request", {"restart": False})
+        connection = self.endpoint.connection
+        if connection is not None:
+            socket = self.endpoint.open_socket(Channel.CONTROL, zmq.DEALER)
+            message = connection.message("shutdown_request", {"restart": False})
             with contextlib.suppress(zmq.Again):
                 socket.send_multipart([DELIMITER, *message], zmq.NOBLOCK)
             socket.close()
@@ -144,14 +113,26 @@ class Kernel:
         self.follow(None)
         for client in self.clients.values():
             client.close()
-        self._waiting.clear()
+
+    def allow(self, types: Iterable[str]) -> None:
+        """Let clients send messages of these types only; of none: of all."""
+        self._allowed = frozenset(types)
+        for client in self.clients.values():
+            client.allowed = self._allowed
+
+    def client(self, memo: Memo) -> Client:
+        """Return one that is known from now on."""
+        client = self.clients[memo.client] = Client(self.endpoint, memo, self.record)
+        client.allowed = self._allowed
+        return client
 
     # ------------------------------------------------------------------ what it sends
 
     def finish_pending(self) -> None:
         """See to it that what clients of another keeper have asked is replied to."""
-        assert self.connection is not None
-        finisher = Finisher(self.loop, [*self.clients.values()], self.connection.sign)
+        connection = self.endpoint.connection
+        assert connection is not None
+        finisher = Finisher(self.loop, [*self.clients.values()], connection.sign)
         for record in tail_of(self.ring):
             if record.channel is Channel.IOPUB:
                 finisher.see(record.frames)
@@ -162,7 +143,7 @@ class Kernel:
         self._splice = Splice(self.ring)
 
     def _published(self, messages: list[list[bytes]]) -> None:
-        self.hear()
+        self.endpoint.hear()
         found: Sequence[Sequence[bytes]] = [
             frames
             for message in messages
@@ -204,57 +185,3 @@ class Kernel:
                 if client.stream is not None:
                     client.stream.appended(data)
             self._changed(self)
-
-    # ------------------------------------------------------------------ what is sent to it
-
-    def hear(self) -> None:
-        """Let clients' messages through: what it publishes for them is recorded from here on."""
-        if not self._is_heard:
-            self._is_heard = True
-            self._stop_nudging()
-            waiting, self._waiting = self._waiting, []
-            for client, channel, frames in waiting:
-                client.forward(channel, frames)
-
-    def send(self, client: Client, channel: Channel, frames: Sequence[bytes]) -> None:
-        """Forward a client's message, as soon as what comes of it is recorded.
-
-        :param frames: with the delimiter and a signature
-        """
-        if self._is_heard:
-            client.forward(channel, frames)
-        else:
-            self._waiting.append((client, channel, frames))
-
-
-class _Nudge:
-    """Asks a kernel, which publishes that it does, until the subscription shows it."""
-
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
-        self._sockets = [
-            Receiver(kernel.loop, kernel.open_socket(channel, zmq.DEALER), lambda _: None)
-            for channel in (Channel.SHELL, Channel.CONTROL)
-        ]
-        for receiver in self._sockets:
-            receiver.socket.linger = 0
-        self._timer: Timer | None = None
-        self._left = NUDGE_TIMEOUT
-        self._ask(NUDGE_INTERVAL)
-
-    def _ask(self, interval: float) -> None:
-        assert self._kernel.connection is not None
-        for receiver in self._sockets:
-            message = self._kernel.connection.message("kernel_info_request", {})
-            with contextlib.suppress(zmq.Again):
-                receiver.socket.send_multipart([DELIMITER, *message], zmq.NOBLOCK)
-            receiver.look()
-        self._left -= interval
-        again = self._kernel.hear if self._left < 0 else lambda: self._ask(min(2 * interval, 1))
-        self._timer = self._kernel.loop.call_later(interval, again)
-
-    def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        for receiver in self._sockets:
-            receiver.close()

@@ -249,8 +249,7 @@ class Keeper:
         if packet.kind is Kind.REQUEST:
             attached = self._streams.get(packet.number)
             if attached is not None and attached[1] is link:
-                client = attached[0]
-                client.kernel.send(client, packet.channel, packet.frames)
+                attached[0].send(packet.channel, packet.frames)
         elif packet.kind is Kind.FED:
             kernel, *frames = packet.frames
             if kept := self._kernels.get(kernel.decode()):
@@ -322,13 +321,13 @@ class Keeper:
             self._load_clients(kept)
             if is_new:
                 for client in [*kept.clients.values()]:
-                    self._drop_client(client)
+                    self._drop_client(kept, client)
             else:
                 kept.splice()
         self._has_kept = True
-        kept.allowed = frozenset(allowed)
+        kept.allow(allowed)
         kept.follow(identity_of(process))
-        is_inherited = kept.connection is None and not is_new
+        is_inherited = kept.endpoint.connection is None and not is_new
         kept.connect(Connection.of(connection), is_new=is_new, is_busy=is_busy)
         if is_inherited:
             kept.finish_pending()
@@ -370,10 +369,10 @@ class Keeper:
         kept = self._kernels.pop(kernel, None)
         if kept is not None:
             for number, (client, _) in [*self._streams.items()]:
-                if client.kernel is kept:
+                if kept.clients.get(client.memo.client) is client:
                     del self._streams[number]
             for client in [*kept.clients.values()]:
-                self._drop_client(client)
+                self._drop_client(kept, client)
             kept.close()
             kept.ring.remove()
             self._to_tell.discard(kept)
@@ -422,11 +421,11 @@ class Keeper:
             # It begins with what comes from now on.
             memo = Memo(self._clients, kernel.kernel_id, client, kernel.ring.next - 1, ())
             memo.write()
-            found = kernel.clients[client] = Client(kernel, memo)
+            found = kernel.client(memo)
         return found
 
-    def _drop_client(self, client: Client) -> None:
-        del client.kernel.clients[client.memo.client]
+    def _drop_client(self, kernel: Kernel, client: Client) -> None:
+        del kernel.clients[client.memo.client]
         client.close()
         client.memo.remove()
 
@@ -436,8 +435,7 @@ class Keeper:
         for path in Memo.all(self._clients):
             memo = load_memo(path)
             if memo is not None and memo.kernel_id == kernel.kernel_id:
-                client = kernel.clients[memo.client] = Client(kernel, memo)
-                client.has_sent(seen)
+                kernel.client(memo).has_sent(seen)
 
     def _detach(self, link: Link, stream: int) -> None:
         attached = self._streams.pop(stream, None)

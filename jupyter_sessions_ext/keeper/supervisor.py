@@ -12,14 +12,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from tornado.ioloop import IOLoop
 
 from ..errors import KeeperError
 from ..host import locker
 from .backlog import Backlog
-from .channel import ServerLink
+from .channel import Feed, ServerLink
 from .protocol import CHANNELS, LOCK, Channel, Kind, pack, pack_json
 from .takeover import connect
 
@@ -34,26 +34,13 @@ _RETRY_INTERVAL = 0.02
 _AGAIN = 10.0
 """Seconds until it is tried again to start a keeper."""
 
+_CHILDREN: list[subprocess.Popen[bytes]] = []
+"""Keepers that were started: they may outlive who has started them, without a warning."""
+
 _PASSED_ON = (
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "PYTHONPATH",
 )  # fmt: skip
 """What a keeper has of the server's environment: it must not hold its secrets."""
-
-
-class Feed(Protocol):
-    """A client's connection, as its stream needs it."""
-
-    def received(self, records: bytes) -> None:
-        """Take records that the client has not got."""
-
-    def missed(self, count: int) -> None:
-        """Take note that so many messages were dropped before they could be sent."""
-
-    def forwarded(self, count: int) -> None:
-        """Take note that so many more of the client's messages are with the kernel."""
-
-    def lost(self) -> None:
-        """Attach again: the keeper that it was attached to is gone."""
 
 
 class Supervisor:
@@ -317,12 +304,14 @@ class Supervisor:
         """
         if self._process is not None and (code := self._process.poll()) is not None:
             self._process = None
+            _CHILDREN.clear()
             if code > 0:
                 raise KeeperError(f"it ended with code {code}: see {self._folder}/keeper.log")
             if code == 0:
                 return True
         if self._process is None:
             self._process = await asyncio.to_thread(self._launch)
+            _CHILDREN.append(self._process)
         return False
 
     def _launch(self) -> subprocess.Popen[bytes]:

@@ -185,6 +185,7 @@ class _Listener:
             if kernel.execution_state == "busy" and b'"status"' not in frames[HEADER]:
                 is_active = True
             else:
+                is_active = False
                 self._record_activity(message)
         if is_active:
             self._mapping.last_kernel_activity = kernel.last_activity = now()
