@@ -276,13 +276,16 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
     def _write(self, message: Any, binary: bool = False) -> Any:
         """Write to the client, and note where in its connection's bytes the message ends."""
         data = message if isinstance(message, bytes) else message.encode()
-        delivery, io = self._delivery, self._io
-        if delivery is not None and self._current is not None:
+        delivery, io, current = self._delivery, self._io, self._current
+        is_compressed = self.websocket_handler.get_compression_options() is not None
+        if delivery is not None and current is not None and not is_compressed:
             size = len(data)
             head = 2 if size < 126 else 4 if size < 1 << 16 else 10
-            delivery.write(self._current.number, io._total_write_index + head + size)
+            delivery.write(current.number, io._total_write_index + head + size)
         written = super().write_message(data if binary else message, binary=binary)
         if delivery is not None:
+            if current is not None and is_compressed:  # its size was not known before
+                delivery.write(current.number, io._total_write_index)
             delivery.wrote(io._total_write_done_index)
         return written
 

@@ -1,0 +1,245 @@
+"""The keeper's parts: what a client has, what it has sent, and how two accounts become one."""
+
+from __future__ import annotations
+
+import json
+import struct
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jupyter_server.services.kernels.connection.base import (
+    serialize_binary_message,
+    serialize_msg_to_ws_v1,
+)
+from websocket import ABNF
+
+from jupyter_sessions_ext.keeper.backlog import Backlog
+from jupyter_sessions_ext.keeper.delivery import CAPACITY, INPUT_SIZE, Delivery
+from jupyter_sessions_ext.keeper.memo import Memo
+from jupyter_sessions_ext.keeper.messages import Connection
+from jupyter_sessions_ext.keeper.peer import NotAMessageError, requests
+from jupyter_sessions_ext.keeper.protocol import Channel
+from jupyter_sessions_ext.keeper.ring import Ring
+from jupyter_sessions_ext.keeper.splice import Splice
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+# ---------------------------------------------------------------------- delivery
+
+
+@pytest.fixture
+def delivery() -> Iterator[Delivery]:
+    made = Delivery.create()
+    yield made
+    made.close()
+
+
+def test_a_connection_that_has_not_begun_has_delivered_nothing_that_could_be_told(
+    delivery: Delivery,
+) -> None:
+    assert delivery.delivered(1000) is None
+    delivery.begin(7)
+    assert delivery.delivered(1000) == 7
+
+
+def test_what_is_wholly_within_the_acknowledged_bytes_is_delivered(delivery: Delivery) -> None:
+    delivery.begin(7)
+    for number, end in [(8, 100), (9, 250), (11, 251)]:
+        delivery.write(number, end)
+    sizes = [0, 99, 100, 249, 250, 251, 10**9]
+    assert [delivery.delivered(size) for size in sizes] == [7, 7, 8, 8, 9, 11, 11]
+    delivery.wrote(100)
+    assert delivery.delivered(None) == 8
+
+
+def test_what_was_noted_long_ago_is_delivered(delivery: Delivery) -> None:
+    delivery.begin(0)
+    for number in range(1, 2 * CAPACITY):
+        delivery.write(number, 10 * number)
+    assert delivery.delivered(10 * (CAPACITY + 100) + 9) == CAPACITY + 100
+    assert delivery.oldest_end == 10 * CAPACITY
+
+
+@given(
+    st.lists(st.tuples(st.binary(max_size=INPUT_SIZE // 3), st.booleans()), max_size=12),
+    st.binary(max_size=50),
+    st.integers(0, 10**9),
+)
+@settings(deadline=None, max_examples=40)
+def test_what_a_client_sent_and_was_not_handled_is_found_whole(
+    pieces: list[tuple[bytes, bool]], unread: bytes, before: int
+) -> None:
+    delivery = Delivery.create()
+    delivery.begin_input(before, b"")
+    received, left = before, b""
+    for piece, is_handled in pieces:
+        delivery.take(piece)
+        received += len(piece)
+        left = b"" if is_handled else left + piece
+        if is_handled:
+            delivery.handle(0)
+    expected = left + unread if len(left) <= INPUT_SIZE else None
+    assert delivery.unhandled(received + len(unread), unread) == expected
+    delivery.close()
+
+
+def test_what_was_noted_and_never_taken_is_not_found_twice(delivery: Delivery) -> None:
+    delivery.begin_input(100, b"ab")
+    delivery.take(b"cdef")  # and killed before it was taken
+    assert delivery.unhandled(104, b"cdef") == b"abcdef"
+    assert delivery.unhandled(104, b"") == b"abcdef"
+
+
+# ---------------------------------------------------------------------- what clients send
+
+PARTS = st.tuples(*[st.dictionaries(st.text(), st.text() | st.integers())] * 4)
+
+
+def frame(data: bytes, opcode: int, final: bool = True) -> bytes:
+    made = ABNF.create_frame(data, opcode, int(final))
+    return bytes(made.format())
+
+
+@given(PARTS, st.lists(st.binary(max_size=200), max_size=3), st.sampled_from(Channel), st.data())
+@settings(deadline=None)
+def test_each_form_of_a_clients_message_is_understood_however_it_is_cut(
+    parts: tuple[dict[str, object], ...],
+    buffers: list[bytes],
+    channel: Channel,
+    data: st.DataObject,
+) -> None:
+    names = ("header", "parent_header", "metadata", "content")
+    message = {**dict(zip(names, parts, strict=True)), "channel": channel.name.lower()}
+    packed = [json.dumps(part).encode() for part in parts]
+    forms = [
+        (serialize_msg_to_ws_v1([*packed, *buffers], channel.name.lower()), ABNF.OPCODE_BINARY),
+        (serialize_binary_message({**message, "buffers": buffers}), ABNF.OPCODE_BINARY),
+    ]
+    if not buffers:
+        forms.append((json.dumps(message).encode(), ABNF.OPCODE_TEXT))
+    for text, opcode in forms:
+        cut = data.draw(st.integers(0, len(text)))
+        whole = frame(text, opcode)
+        pieces = (
+            frame(text[:cut], opcode, final=False)
+            + frame(b"still there?", ABNF.OPCODE_PING)
+            + frame(text[cut:], ABNF.OPCODE_CONT)
+        )
+        end = frame(struct.pack("!H", 1000), ABNF.OPCODE_CLOSE)
+        for sent in (whole + end, pieces + end, pieces + whole[:-1]):
+            [found] = requests(sent)
+            assert found.channel is channel
+            assert [json.loads(part) for part in found.parts[:4]] == list(parts)
+            assert found.parts[4:] == buffers
+
+
+@given(st.binary(max_size=300))
+def test_what_is_no_message_is_refused_or_waited_for(data: bytes) -> None:
+    for sent in (data, frame(data, ABNF.OPCODE_TEXT), frame(data, ABNF.OPCODE_BINARY)):
+        with suppress(NotAMessageError):
+            for request in requests(sent):
+                assert request.channel in Channel
+
+
+# ---------------------------------------------------------------------- two accounts
+
+
+def message(number: int) -> list[bytes]:
+    header = json.dumps({"msg_id": f"{number}", "msg_type": "stream"}).encode()
+    return [b"signature %d" % number, header, b"{}", b"{}", b"%d" % number]
+
+
+@given(
+    recorded=st.integers(0, 20),
+    fed_from=st.integers(0, 20),
+    heard_from=st.integers(0, 30),
+    count=st.integers(0, 40),
+    order=st.lists(st.booleans(), max_size=120),
+)
+@settings(deadline=None, max_examples=300)
+def test_what_two_have_heard_is_put_together_without_a_gap_and_nothing_comes_twice(
+    tmp_path_factory: pytest.TempPathFactory,
+    recorded: int,
+    fed_from: int,
+    heard_from: int,
+    count: int,
+    order: list[bool],
+) -> None:
+    """One keeper has recorded, the server was there before its end, the next keeper comes later."""
+    ring = Ring(tmp_path_factory.mktemp("ring"), 1 << 20)
+    ring.append([(Channel.IOPUB, b"", message(n)) for n in range(recorded)])
+    total = max(recorded, count)
+    fed = [message(n) for n in range(min(fed_from, recorded), total)]
+    heard = [message(n) for n in range(min(heard_from, total), total)]
+    splice = Splice(ring)
+    found: list[int] = []
+    for takes_fed in [*order, *[True] * total, *[False] * total]:
+        source, take = (fed, splice.feed) if takes_fed else (heard, splice.hear)
+        if source:
+            found += [int(frames[4]) for frames in take([source.pop(0)])]
+    found += [int(frames[4]) for frames in splice.give_up()]
+    assert found == [*range(recorded, total)]
+
+
+@given(st.lists(st.one_of(st.just("hear"), st.integers(1, 10))))
+def test_the_server_keeps_what_the_keeper_has_not_recorded_and_no_more(
+    steps: list[str | int],
+) -> None:
+    backlog = Backlog(1 << 20)
+    heard = recorded = 0
+    for step in steps:
+        if step == "hear":
+            backlog.add(message(heard))
+            heard += 1
+        else:
+            recorded += int(step)
+            backlog.recorded(message(recorded - 1)[0])
+        if recorded <= heard:
+            kept = [int(frames[4]) for frames in backlog.messages()]
+            assert kept == [*range(recorded, heard)]
+
+
+def test_a_backlog_is_limited() -> None:
+    backlog = Backlog(200)
+    for number in range(50):
+        backlog.add(message(number))
+    assert [int(frames[4]) for frames in backlog.messages()][-1] == 49
+    assert len(backlog.messages()) < 5
+
+
+# ---------------------------------------------------------------------- memo, connection
+
+
+def test_what_is_noted_of_a_client_is_read_by_the_next_keeper(tmp_path: Path) -> None:
+    memo = Memo(tmp_path, "kernel", "clïent".encode(), 5, ["a", "b"])
+    memo.write()
+    memo.received, memo.pending = 7, {}
+    memo.write()
+    [path] = Memo.all(tmp_path)
+    loaded = Memo.load(path)
+    assert (loaded.kernel_id, loaded.client, loaded.received, loaded.pending) == (
+        "kernel", "clïent".encode(), 7, {},
+    )  # fmt: skip
+    assert path.stat().st_mode & 0o777 == 0o600
+    memo.remove()
+    assert [*Memo.all(tmp_path)] == []
+
+
+@pytest.mark.parametrize("text", [b"", b"{", b"[]", b"{}", b'{"kernel": 1, "client": 2}', b"\xff"])
+def test_a_memo_that_is_none_is_refused(tmp_path: Path, text: bytes) -> None:
+    path = tmp_path / "x.client"
+    path.write_bytes(text)
+    with pytest.raises(ValueError, match=r"JSON|Expecting|no memo|utf-8"):
+        Memo.load(path)
+
+
+def test_no_key_is_shown() -> None:
+    info = {"transport": "tcp", "ip": "127.0.0.1", "key": "s3cret"}
+    ports = {f"{name}_port": 1 for name in ("iopub", "shell", "stdin", "control")}
+    assert "s3cret" not in repr(Connection.of({**info, **ports}))
