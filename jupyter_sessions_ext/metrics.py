@@ -36,7 +36,7 @@ RecoveredKernel = Literal["adopted", "ended", "gone", "left", "failed"]
 TYPES = ("notebook", "console", "file")
 """Types of sessions that clients are known to use; all others count as ``OTHER``."""
 OTHER = "other"
-JOURNALS = ("store",)
+JOURNALS = ("store", "kernels")
 
 OPERATIONS = Counter(
     "jupyter_sessions_operations_total",

@@ -28,6 +28,7 @@ from .errors import (
 from .folder import STATE_DIR, Lease, Place, describe, discard, places, prepare
 from .host import POSIX, identify, is_on_network, machine_id
 from .keeper.protocol import DAY, DEFAULT_LIMIT, DEFAULT_TOTAL
+from .keeper.takeover import take_all
 from .metrics import Reading
 from .models import (
     Change,
@@ -78,6 +79,8 @@ class Workspace(Commits):
         self.journal_limit = journal_limit
         self.journal_total = journal_total
         self.orphan_timeout = orphan_timeout
+        self.recorded_bytes: Callable[[], int] = lambda: 0
+        """Tells how many bytes the keeper has of what kernels have sent."""
         self.recovered = False
         """Whether the records were compared with the processes that run."""
         self.place: Place | None = None
@@ -218,7 +221,7 @@ class Workspace(Commits):
             sessions=list(self.registry.sessions.values()),
             # An adopted kernel's id may have been given to a new one.
             adopted_kernels=sum(kernel is not None and kernel.adoptions > 0 for kernel in kernels),
-            journal_bytes={"store": self.store.journal_bytes},
+            journal_bytes={"store": self.store.journal_bytes, "kernels": self.recorded_bytes()},
         )
 
     # ------------------------------------------------------------------ start and stop
@@ -359,6 +362,7 @@ class Workspace(Commits):
             with contextlib.suppress(OSError):
                 log = place.log_file(kernel.kernel_id)
                 log.replace(self.place.log_file(kernel.kernel_id))
+        take_all(place.keeper, self.place.keeper)
         discard(place)
         self.log.info(
             "Took over %d sessions and %d kernels of workspace %s.",

@@ -150,6 +150,7 @@ def test_commits_are_timed_and_those_that_fail_are_counted(lived: Lived) -> None
 def test_the_size_of_the_databases_log_is_told(lived: Lived) -> None:
     assert lived.fresh("journal_bytes", journal="store") == 0
     assert lived.used("journal_bytes", journal="store") > 10_000
+    assert lived.used("journal_bytes", journal="kernels") > 100
 
 
 def test_a_server_that_has_us_disabled_tells_nothing(

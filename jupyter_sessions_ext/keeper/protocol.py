@@ -19,6 +19,9 @@ VERSION = 1
 SOCKET, LOCK = "keeper.sock", "keeper.lock"
 """Files in the keeper's folder."""
 
+RINGS, CLIENTS = "rings", "clients"
+"""Folders in it."""
+
 DAY = 24 * 3600
 
 DEFAULT_LIMIT = 16 << 20

@@ -9,30 +9,23 @@ import os
 import resource
 import signal
 import socket
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
-
-import zmq
 
 from .client import Client, Connected
 from .kernel import Kernel
-from .link import Link, user_of
+from .kernels import Kernels, log
+from .link import Link
+from .listener import Listener
 from .loop import Loop, Timer
-from .memo import Memo
 from .messages import Connection
 from .peer import Peer
 from .port import Port
 from .process import identity_of
 from .protocol import (
     DAY,
-    DEFAULT_LIMIT,
-    DEFAULT_TOTAL,
     LOCK,
-    SOCKET,
     VERSION,
     Kind,
     Packet,
@@ -40,8 +33,6 @@ from .protocol import (
     ended_file,
     pack_json,
 )
-from .ring import Ring
-from .splice import asked_of
 from .stream import Stream
 
 LINGER = 5.0
@@ -58,37 +49,38 @@ class Keeper:
     """Records kernels, and hands over to servers.
 
     :param folder: its own, for its user alone
+    :param lock: the descriptor of the file that is locked there
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, lock: int) -> None:
         self._folder = folder
-        self._rings = folder / "rings"
-        self._clients = folder / "clients"
-        for made in (folder, self._rings, self._clients):
-            made.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._lock = lock
         self._loop = Loop()
-        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
-        self._context.max_sockets = 10_000
-        self._kernels: dict[str, Kernel] = {}
+        self._kernels = Kernels(
+            folder,
+            self._loop,
+            recorded=self._recorded,
+            spliced=self._spliced,
+            ended=self._kernel_ended,
+        )
         self._streams: dict[int, tuple[Client, Link]] = {}
         self._links: set[Link] = set()
         self._server: Link | None = None
         self._last_stream = 0
         self._to_tell: set[Kernel] = set()
-        self._limit = DEFAULT_LIMIT
-        self._total = DEFAULT_TOTAL
         self._orphan_timeout: float = DAY
         self._orphaned: Timer | None = None
         self._reasons: dict[str, str] = {}
         self._has_kept = False
         self._port: Port | None = None
-        self._listener: socket.socket | None = None
+        self._listener = Listener(folder, self._loop, self._accepted)
         self._calls: dict[str, Callable[..., dict[str, Any] | None]] = {
             "hello": self._hello,
             "kernel": self._kernel,
             "forget": self._forget,
             "attach": self._attach,
             "status": self._status,
+            "retire": self._retire,
             "hold_port": self._hold_port,
             "take_port": self._take_port,
             "ping": lambda *_, **__: {},
@@ -103,60 +95,19 @@ class Keeper:
 
     def run(self) -> None:
         """Keep, until there is nothing to be kept."""
-        self._listen()
-        self._listen_when_told()
+        self._listener.listen()
         self._leave_when_idle()
         self._expect_server()
         log(f"keeper {os.getpid()} of protocol {VERSION} is there")
         try:
             self._loop.run()
         finally:
-            with contextlib.suppress(FileNotFoundError):
-                (self._folder / SOCKET).unlink()
-            for kernel in self._kernels.values():
-                kernel.close()
-            self._context.destroy(linger=0)
+            self._listener.close()
+            self._kernels.close()
         log("keeper ends")
 
-    def _listen(self) -> None:
-        """Be there for servers; anew, if the socket's file was deleted."""
-        if self._listener is not None:
-            self._loop.forget(self._listener)
-            self._listener.close()
-        listener = self._listener = socket.socket(socket.AF_UNIX)
-        # By a relative path, for an absolute one may be too long.
-        os.chdir(self._folder)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(SOCKET)
-        listener.bind(SOCKET)
-        listener.listen(64)
-        listener.setblocking(False)
-        self._loop.watch(listener, lambda _: self._accept(listener))
-
-    def _listen_when_told(self) -> None:
-        """Listen anew at SIGUSR1, which is sent by who finds no socket."""
-        ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
-            end.setblocking(False)
-        signal.set_wakeup_fd(theirs.fileno())
-        signal.signal(signal.SIGUSR1, lambda *_: None)
-
-        def told(_: int) -> None:
-            ours.recv(100)
-            log("the socket is made anew")
-            self._listen()
-
-        self._loop.watch(ours, told)
-        self._wakeup = (ours, theirs)
-
-    def _accept(self, listener: socket.socket) -> None:
-        with contextlib.suppress(BlockingIOError):
-            connection, _ = listener.accept()
-            if user_of(connection) != os.geteuid():
-                log("another user was refused")
-                connection.close()
-                return
-            self._links.add(Link(self._loop, connection, self._received, self._ended))
+    def _accepted(self, connection: socket.socket) -> None:
+        self._links.add(Link(self._loop, connection, self._received, self._ended))
 
     def _ended(self, link: Link, reason: str) -> None:
         self._links.discard(link)
@@ -179,6 +130,11 @@ class Keeper:
     def _leave(self) -> None:
         if not self._kernels:
             self._loop.stop()
+
+    def _retire(self, link: Link, answer: object) -> dict[str, Any]:
+        """Leave kernels and rings to another keeper."""
+        self._loop.call_later(0, self._loop.stop)
+        return {}
 
     # ------------------------------------------------------------------ the port
 
@@ -218,12 +174,17 @@ class Keeper:
             self._orphaned = self._loop.call_later(self._orphan_timeout, self._reap)
 
     def _reap(self) -> None:
+        if os.fstat(self._lock).st_nlink == 0:
+            # Its folder was removed: a server may keep the kernels elsewhere.
+            log("the folder is gone")
+            self._loop.stop()
+            return
         reason = f"no server came back for it in {self._orphan_timeout:.0f} s"
         log(f"the kernels are ended: {reason}")
         if self._port is not None:
             self._port.close()
             self._port = None
-        for kernel in [*self._kernels.values()]:
+        for kernel in self._kernels:
             self._reasons[kernel.kernel_id] = reason
             kernel.end()
             if kernel.process is None:
@@ -294,11 +255,16 @@ class Keeper:
         self._server = link
         if self._port is not None:
             self._port.leave_to_server()
-        self._limit, self._total, self._orphan_timeout = limit, total, orphan_timeout
+        self._kernels.limit, self._kernels.total = limit, total
+        self._orphan_timeout = orphan_timeout
         if self._orphaned is not None:
             self._orphaned.cancel()
         log("a server is there")
-        return {"version": VERSION, "pid": os.getpid(), "kernels": [*self._kernels]}
+        return {
+            "version": VERSION,
+            "pid": os.getpid(),
+            "kernels": [kernel.kernel_id for kernel in self._kernels],
+        }
 
     def _kernel(
         self,
@@ -311,19 +277,7 @@ class Keeper:
         allowed: list[str],
         process: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        kept = self._kernels.get(kernel)
-        if kept is None:
-            ring = Ring(self._rings / folder_name(kernel), self._limit, log)
-            kept = self._kernels[kernel] = Kernel(
-                kernel, self._loop, self._context, ring,
-                changed=self._recorded, spliced=self._spliced, ended=self._kernel_ended,
-            )  # fmt: skip
-            self._load_clients(kept)
-            if is_new:
-                for client in [*kept.clients.values()]:
-                    self._drop_client(kept, client)
-            else:
-                kept.splice()
+        kept = self._kernels.keep(kernel, is_new=is_new)
         self._has_kept = True
         kept.allow(allowed)
         kept.follow(identity_of(process))
@@ -338,14 +292,10 @@ class Keeper:
             self._server.send(pack_json(Kind.NOTE, op="spliced", kernel=kernel.kernel_id))
 
     def _recorded(self, kernel: Kernel) -> None:
-        """Keep to the limit for all: the largest ring gives way. Tell the server, soon."""
+        """Tell the server, soon."""
         if not self._to_tell:
             self._loop.call_later(TELL_INTERVAL, self._tell)
         self._to_tell.add(kernel)
-        while sum(kernel.ring.size for kernel in self._kernels.values()) > self._total:
-            largest = max(self._kernels.values(), key=lambda kernel: kernel.ring.size)
-            if not largest.ring.shrink():
-                break
 
     def _tell(self) -> None:
         """Tell the server what it need not keep any more."""
@@ -358,7 +308,13 @@ class Keeper:
                 client.unconfirmed = 0
         if self._server is not None:
             self._server.send(
-                pack_json(Kind.NOTE, op="recorded", kernels=kernels, forwarded=forwarded)
+                pack_json(
+                    Kind.NOTE,
+                    op="recorded",
+                    kernels=kernels,
+                    forwarded=forwarded,
+                    bytes=self._kernels.size,
+                )
             )
 
     def _forget(self, link: Link, answer: object, kernel: str) -> dict[str, Any]:
@@ -366,15 +322,12 @@ class Keeper:
         return {}
 
     def _drop(self, kernel: str) -> None:
-        kept = self._kernels.pop(kernel, None)
+        kept = self._kernels.get(kernel)
         if kept is not None:
             for number, (client, _) in [*self._streams.items()]:
                 if kept.clients.get(client.memo.client) is client:
                     del self._streams[number]
-            for client in [*kept.clients.values()]:
-                self._drop_client(kept, client)
-            kept.close()
-            kept.ring.remove()
+            self._kernels.drop(kernel)
             self._to_tell.discard(kept)
             self._leave_when_idle()
 
@@ -394,7 +347,7 @@ class Keeper:
         connection = Connected(None if file is None else Peer(file), delivery)
         try:
             kept = self._kernels[kernel]
-            found = self._client(kept, client.encode())
+            found = self._kernels.client(kept, client.encode())
         except BaseException:
             connection.close()
             raise
@@ -414,28 +367,6 @@ class Keeper:
             found.attach(Stream(stream, kept.ring.reader(received + 1), link.send), connection)
 
         found.when_settled(attach, REATTACH_TIMEOUT)
-
-    def _client(self, kernel: Kernel, client: bytes) -> Client:
-        found = kernel.clients.get(client)
-        if found is None:
-            # It begins with what comes from now on.
-            memo = Memo(self._clients, kernel.kernel_id, client, kernel.ring.next - 1, ())
-            memo.write()
-            found = kernel.client(memo)
-        return found
-
-    def _drop_client(self, kernel: Kernel, client: Client) -> None:
-        del kernel.clients[client.memo.client]
-        client.close()
-        client.memo.remove()
-
-    def _load_clients(self, kernel: Kernel) -> None:
-        """Know the clients that another keeper has known."""
-        seen = asked_of(kernel.ring)
-        for path in Memo.all(self._clients):
-            memo = load_memo(path)
-            if memo is not None and memo.kernel_id == kernel.kernel_id:
-                kernel.client(memo).has_sent(seen)
 
     def _detach(self, link: Link, stream: int) -> None:
         attached = self._streams.pop(stream, None)
@@ -457,29 +388,9 @@ class Keeper:
                     "bytes": kernel.ring.size,
                     "clients": len(kernel.clients),
                 }
-                for kernel in self._kernels.values()
+                for kernel in self._kernels
             },
         }
-
-
-def load_memo(path: Path) -> Memo | None:
-    """Return what another keeper has noted, if it can be read."""
-    try:
-        return Memo.load(path)
-    except (OSError, ValueError) as error:
-        log(f"{path.name} is not used: {error}")
-        return None
-
-
-def folder_name(kernel_id: str) -> str:
-    """Return a kernel's folder: a client may choose the id, which must not lead out of it."""
-    return "kernel-" + quote(kernel_id, safe="")
-
-
-def log(text: str) -> None:
-    """Write a line to the log, which is standard error."""
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
-    print(f"{stamp}Z {text}", file=sys.stderr, flush=True)
 
 
 def main(folder: Path) -> int:
@@ -497,5 +408,5 @@ def main(folder: Path) -> int:
     with contextlib.suppress(ValueError, OSError):
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    Keeper(folder).run()
+    Keeper(folder, lock).run()
     return 0

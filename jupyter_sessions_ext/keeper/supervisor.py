@@ -17,11 +17,10 @@ from typing import Any
 from tornado.ioloop import IOLoop
 
 from ..errors import KeeperError
-from ..host import locker
 from .backlog import Backlog
 from .channel import Feed, ServerLink
-from .protocol import CHANNELS, LOCK, Channel, Kind, pack, pack_json
-from .takeover import connect
+from .protocol import CHANNELS, Channel, Kind, pack, pack_json
+from .takeover import connect, signal_holder
 
 START_TIMEOUT = 20.0
 """Seconds until a keeper that was started must answer."""
@@ -66,6 +65,8 @@ class Supervisor:
         self._log = log
         self._limit = limit
         self._hello = {"limit": limit, "total": total, "orphan_timeout": orphan_timeout}
+        self.journal_bytes = 0
+        """Bytes that are kept of what kernels have sent."""
         self._process: subprocess.Popen[bytes] | None = None
         self._kernels: dict[str, dict[str, Any]] = {}
         self._feeds: dict[int, Feed] = {}
@@ -114,6 +115,7 @@ class Supervisor:
     def _noted(self, note: dict[str, Any]) -> None:
         what = note.get("op")
         if what == "recorded":
+            self.journal_bytes = note["bytes"]
             for kernel_id, last in note["kernels"].items():
                 if kernel_id in self._backlogs:
                     self._backlogs[kernel_id].recorded(last.encode("latin-1"))
@@ -270,12 +272,8 @@ class Supervisor:
             await asyncio.sleep(_RETRY_INTERVAL)
 
     def _signal(self, number: int) -> None:
-        """Signal the keeper: who has the lock is one."""
-        with contextlib.suppress(OSError, NotImplementedError):
-            with open(self._folder / LOCK, "rb") as file:
-                pid = locker(file.fileno(), 0, 1)
-            if pid:
-                os.kill(pid, number)
+        with contextlib.suppress(OSError):
+            signal_holder(self._folder, number)
 
     async def _watch(self, link: ServerLink) -> None:
         """Replace a keeper that hangs."""

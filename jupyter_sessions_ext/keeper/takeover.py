@@ -1,14 +1,19 @@
-"""The port that a keeper holds is taken over, before a server's loop runs."""
+"""What is a keeper's is taken over, before a server's loop runs: its port, or all that it has."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
+import time
 from pathlib import Path
 
-from .protocol import SOCKET, Kind, ProtocolError, Unpacker, pack_json
+from ..host import locker
+from .protocol import CLIENTS, LOCK, RINGS, SOCKET, Kind, ProtocolError, Unpacker, pack_json
 
 _TIMEOUT = 2.0
+_RETRY_INTERVAL = 0.02
 _MOST_SOCKETS = 16
 
 
@@ -38,7 +43,7 @@ def take_port(folder: Path, address: tuple[str, int]) -> list[socket.socket]:
     A keeper that holds another address gives it up: this server is where it was told to be.
     """
     try:
-        with connect(folder, _TIMEOUT) as connection:
+        with _connect_or_call(folder) as connection:
             host, port = address
             connection.sendall(pack_json(Kind.CALL, 1, op="take_port", host=host, port=port))
             unpacker, files = Unpacker(), list[int]()
@@ -48,4 +53,55 @@ def take_port(folder: Path, address: tuple[str, int]) -> list[socket.socket]:
                 if not data or any(unpacker.feed(data)):
                     return [socket.socket(fileno=file) for file in files]
     except (OSError, ProtocolError):
+        # One that does not answer must not have the port either.
+        with contextlib.suppress(OSError):
+            signal_holder(folder, signal.SIGKILL)
         return []
+
+
+def _connect_or_call(folder: Path) -> socket.socket:
+    """Return a connection with a keeper, which is told to make its socket anew if that is gone.
+
+    :raises OSError: there is none, or it does not
+    """
+    deadline = time.monotonic() + _TIMEOUT
+    while True:
+        try:
+            return connect(folder, _TIMEOUT)
+        except OSError:
+            if not signal_holder(folder, signal.SIGUSR1) or time.monotonic() > deadline:
+                raise
+            time.sleep(_RETRY_INTERVAL)
+
+
+def take_all(folder: Path, target: Path) -> None:
+    """End the keeper of another folder, if it has one, and move what it has kept."""
+    try:
+        with connect(folder, _TIMEOUT) as connection:
+            connection.sendall(pack_json(Kind.CALL, 1, op="retire"))
+            while connection.recv(1 << 16):
+                pass
+    except OSError:
+        pass
+    with contextlib.suppress(OSError):
+        signal_holder(folder, signal.SIGKILL)
+    for name in (RINGS, CLIENTS):
+        kept = target / name
+        kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in (folder / name).glob("*"):
+            with contextlib.suppress(OSError):
+                path.rename(kept / path.name)
+
+
+def signal_holder(folder: Path, number: int) -> bool:
+    """Signal a folder's keeper: who has the lock is it. Tell whether there is one.
+
+    :raises OSError: it cannot be told, or done
+    """
+    with contextlib.suppress(NotImplementedError, FileNotFoundError):
+        with open(folder / LOCK, "rb") as file:
+            pid = locker(file.fileno(), 0, 1)
+        if pid:
+            os.kill(pid, number)
+            return True
+    return False

@@ -82,6 +82,10 @@ class RecordingMixin(AsyncMappingKernelManager):
         super().__init__(**kwargs)
         # What is heard here must be complete, as far as that can be had, though a loop be slow.
         self.context.setsockopt(zmq.RCVHWM, MOST_WAITING)
+        self.workspace.recorded_bytes = self._recorded_bytes
+
+    def _recorded_bytes(self) -> int:
+        return self.keeper.journal_bytes if self.workspace.keeps_kernels else 0
 
     @functools.cached_property
     def keeper(self) -> Supervisor:

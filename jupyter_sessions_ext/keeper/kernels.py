@@ -1,0 +1,158 @@
+"""The kernels that a keeper keeps, with their clients and rings, in its folder."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import zmq
+
+from .client import Client
+from .kernel import Kernel
+from .loop import Loop
+from .memo import Memo
+from .protocol import CLIENTS, DEFAULT_LIMIT, DEFAULT_TOTAL, RINGS
+from .ring import Ring
+from .splice import asked_of
+
+
+class Kernels:
+    """Kernels by their id.
+
+    :param folder: the keeper's
+    :param recorded: is told of a kernel of which something was recorded
+    :param spliced: is told of a kernel that the server need not feed any more
+    :param ended: is told of a kernel whose process has ended
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        loop: Loop,
+        *,
+        recorded: Callable[[Kernel], object],
+        spliced: Callable[[Kernel], object],
+        ended: Callable[[Kernel], object],
+    ) -> None:
+        self.limit, self.total = DEFAULT_LIMIT, DEFAULT_TOTAL
+        """Bytes that are kept of each, and of all."""
+        self._rings, self._clients = folder / RINGS, folder / CLIENTS
+        for made in (self._rings, self._clients):
+            made.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._loop = loop
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
+        self._context.max_sockets = 10_000
+        self._recorded, self._spliced, self._ended = recorded, spliced, ended
+        self._kernels: dict[str, Kernel] = {}
+
+    def __getitem__(self, kernel_id: str) -> Kernel:
+        return self._kernels[kernel_id]
+
+    def __iter__(self) -> Iterator[Kernel]:
+        return iter([*self._kernels.values()])
+
+    def __len__(self) -> int:
+        return len(self._kernels)
+
+    def get(self, kernel_id: str) -> Kernel | None:
+        """Return a kernel, if it is kept."""
+        return self._kernels.get(kernel_id)
+
+    @property
+    def size(self) -> int:
+        """Bytes that are kept."""
+        return sum(kernel.ring.size for kernel in self._kernels.values())
+
+    def keep(self, kernel_id: str, *, is_new: bool) -> Kernel:
+        """Return a kernel; one that is not kept yet begins with what another keeper has left.
+
+        :param is_new: nothing was left of it: what is there is of another one
+        """
+        kept = self._kernels.get(kernel_id)
+        if kept is None:
+            ring = Ring(self._rings / folder_name(kernel_id), self.limit, log)
+            if is_new and ring.next > 1:
+                ring.remove()
+                ring = Ring(ring.folder, self.limit, log)
+            kept = self._kernels[kernel_id] = Kernel(
+                kernel_id,
+                self._loop,
+                self._context,
+                ring,
+                changed=self._changed,
+                spliced=self._spliced,
+                ended=self._ended,
+            )
+            self._load_clients(kept)
+            if is_new:
+                self._drop_clients(kept)
+            else:
+                kept.splice()
+        return kept
+
+    def _changed(self, kernel: Kernel) -> None:
+        """Keep to the limit for all: the largest ring gives way."""
+        while self.size > self.total:
+            largest = max(self._kernels.values(), key=lambda kernel: kernel.ring.size)
+            if not largest.ring.shrink():
+                break
+        self._recorded(kernel)
+
+    def drop(self, kernel_id: str) -> None:
+        """Forget a kernel that has ended."""
+        kept = self._kernels.pop(kernel_id, None)
+        if kept is not None:
+            self._drop_clients(kept)
+            kept.close()
+            kept.ring.remove()
+
+    def client(self, kernel: Kernel, client: bytes) -> Client:
+        """Return a client of a kernel; one that is not known begins with what comes from now on."""
+        found = kernel.clients.get(client)
+        if found is None:
+            memo = Memo(self._clients, kernel.kernel_id, client, kernel.ring.next - 1, ())
+            memo.write()
+            found = kernel.client(memo)
+        return found
+
+    def _load_clients(self, kernel: Kernel) -> None:
+        """Know the clients that another keeper has known."""
+        seen = asked_of(kernel.ring)
+        for path in Memo.all(self._clients):
+            memo = _load(path)
+            if memo is not None and memo.kernel_id == kernel.kernel_id:
+                kernel.client(memo).has_sent(seen)
+
+    def _drop_clients(self, kernel: Kernel) -> None:
+        for client in [*kernel.clients.values()]:
+            del kernel.clients[client.memo.client]
+            client.close()
+            client.memo.remove()
+
+    def close(self) -> None:
+        """Let go of all; what is kept stays for another keeper."""
+        for kernel in self._kernels.values():
+            kernel.close()
+        self._context.destroy(linger=0)
+
+
+def _load(path: Path) -> Memo | None:
+    try:
+        return Memo.load(path)
+    except (OSError, ValueError) as error:
+        log(f"{path.name} is not used: {error}")
+        return None
+
+
+def folder_name(kernel_id: str) -> str:
+    """Return a kernel's folder: a client may choose the id, which must not lead out of it."""
+    return "kernel-" + quote(kernel_id, safe="")
+
+
+def log(text: str) -> None:
+    """Write a line to the log, which is standard error."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+    print(f"{stamp}Z {text}", file=sys.stderr, flush=True)
