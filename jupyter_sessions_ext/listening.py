@@ -7,7 +7,7 @@ from typing import Any
 from jupyter_server.serverapp import ServerApp
 from tornado.netutil import bind_sockets
 
-from .keeper.takeover import take_port
+from .keeper.takeover import free_port, take_port
 from .kernels.recording import RecordingMixin
 
 
@@ -17,15 +17,18 @@ def keep_port_open(server: ServerApp, mapping: RecordingMixin) -> None:
     jupyter_server has no public way to say on which sockets it listens: two of its own methods are
     replaced. Unix sockets and TLS, of which the keeper has no certificate, are as without it.
     """
-    place = mapping.workspace.place
+    workspace = mapping.workspace
     find, bind = (getattr(server, name, None) for name in _REPLACED)
-    if place is None or server.sock or server.ssl_options or find is None or bind is None:
+    if server.sock or server.ssl_options or find is None or bind is None:
         return
     taken: list[Any] = []
 
     def find_port() -> None:
-        taken.extend(take_port(place.keeper, (server.ip, server.port)))
+        address = (server.ip, server.port)
+        if workspace.place is not None:
+            taken.extend(take_port(workspace.place.keeper, address))
         if not taken:
+            free_port(workspace.all_keepers(), address)
             find()
 
     def bind_port() -> bool:
@@ -34,7 +37,8 @@ def keep_port_open(server: ServerApp, mapping: RecordingMixin) -> None:
         except OSError:
             return bool(bind())  # it says what is wrong
         server.http_server.add_sockets(sockets)
-        mapping.keeper.hold_port((server.ip, server.port), sockets)
+        if workspace.keeps_kernels:
+            mapping.keeper.hold_port((server.ip, server.port), sockets)
         return True
 
     for name, method in zip(_REPLACED, (find_port, bind_port), strict=True):

@@ -25,7 +25,7 @@ from .errors import (
     StoreCorruptError,
     StoreUnavailableError,
 )
-from .folder import STATE_DIR, Lease, Place, describe, discard, places, prepare
+from .folder import STATE_DIR, Lease, Place, describe, discard, known_places, places, prepare
 from .host import POSIX, identify, is_on_network, machine_id
 from .keeper.protocol import DAY, DEFAULT_LIMIT, DEFAULT_TOTAL
 from .keeper.takeover import take_all
@@ -213,6 +213,10 @@ class Workspace(Commits):
         default = Path(jupyter_data_dir(), STATE_DIR)
         option = "" if where == default else f" --state-dir {shlex.quote(str(where))}"
         return f"jupyter sessions stop --all{option}"
+
+    def all_keepers(self) -> Iterable[Path]:
+        """Return the folders of this host's keepers."""
+        return [p.keeper for p in known_places(Path(self._state_dir or "")) if p.keeper.is_dir()]
 
     def reading(self) -> Reading:
         """Return what :mod:`.metrics` shows of it."""

@@ -104,9 +104,9 @@ def test_no_acknowledged_change_is_lost_and_nothing_is_left_over(
         done.wait(dice.uniform(0.05, LONGEST))
         server.kill()
         done.set()
+        server.start()  # what was asked in between waits for it
         for thread in threads:
             thread.join()
-        server.start()
         listed = server.get("/api/sessions").json()
         for worker in workers:
             worker.check(listed)

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from urllib.parse import quote
 
 import zmq
 
@@ -15,7 +14,7 @@ from .kernel import Kernel
 from .loop import Loop
 from .memo import Memo
 from .protocol import CLIENTS, DEFAULT_LIMIT, DEFAULT_TOTAL, RINGS
-from .ring import Ring
+from .ring import Ring, folder_name
 from .splice import asked_of
 
 
@@ -145,11 +144,6 @@ def _load(path: Path) -> Memo | None:
     except (OSError, ValueError) as error:
         log(f"{path.name} is not used: {error}")
         return None
-
-
-def folder_name(kernel_id: str) -> str:
-    """Return a kernel's folder: a client may choose the id, which must not lead out of it."""
-    return "kernel-" + quote(kernel_id, safe="")
 
 
 def log(text: str) -> None:

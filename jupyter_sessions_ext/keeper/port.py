@@ -9,10 +9,10 @@ from functools import partial
 
 from .loop import Loop, Timer
 
-PATIENCE = 10.0
+PATIENCE = 8.0
 """Seconds for which requests wait for the next server; then they are told to come again."""
 
-RETENTION = 600.0
+RETENTION = 120.0
 """Seconds for which the port is held: then another program may have it."""
 
 _READ_TIMEOUT = 5.0

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from .protocol import HEAD_SIZE, Channel, length_of_first, measure_records, offset_of, pack_record
 
@@ -15,6 +16,11 @@ SEGMENTS = 8
 """A ring's limit is that of so many files; the oldest goes as a whole."""
 
 _SUFFIX = ".ring"
+
+
+def folder_name(kernel_id: str) -> str:
+    """Return a kernel's folder: a client may choose the id, which must not lead out of it."""
+    return "kernel-" + quote(kernel_id, safe="")
 
 
 class Segment:

@@ -83,6 +83,7 @@ class Keeper:
             "retire": self._retire,
             "hold_port": self._hold_port,
             "take_port": self._take_port,
+            "give_up_port": self._give_up_port,
             "ping": lambda *_, **__: {},
         }
         self._notes: dict[str, Callable[..., None]] = {
@@ -160,6 +161,12 @@ class Keeper:
             pack_json(Kind.ANSWER, 1), [listener.fileno() for listener in self._port.sockets]
         )
         return None
+
+    def _give_up_port(self, link: Link, answer: object, host: str, port: int) -> dict[str, Any]:
+        """Leave an address to a server of another root folder, if no server uses it here."""
+        if self._port is not None and self._server is None and self._port.address == (host, port):
+            self._close_port(link)
+        return {}
 
     def _close_port(self, link: Link) -> None:
         if self._port is not None:
@@ -397,14 +404,14 @@ def main(folder: Path) -> int:
     """Run a keeper, unless there is one already."""
     os.umask(0o077)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGUSR1):
+        signal.signal(ignored, signal.SIG_IGN)
     lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         # Not flock: of this lock the system tells who has it. The file is opened here only.
         fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
     except OSError:
         return 0
-    for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE):
-        signal.signal(ignored, signal.SIG_IGN)
     with contextlib.suppress(ValueError, OSError):
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

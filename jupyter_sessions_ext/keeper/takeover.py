@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from ..host import locker
@@ -38,25 +39,44 @@ def connect(folder: Path, timeout: float) -> socket.socket:
 
 
 def take_port(folder: Path, address: tuple[str, int]) -> list[socket.socket]:
-    """Return the listening sockets of an address; none, if no keeper holds them.
+    """Return the listening sockets of an address; none, if the keeper does not hold them.
 
     A keeper that holds another address gives it up: this server is where it was told to be.
     """
     try:
-        with _connect_or_call(folder) as connection:
-            host, port = address
-            connection.sendall(pack_json(Kind.CALL, 1, op="take_port", host=host, port=port))
-            unpacker, files = Unpacker(), list[int]()
-            while True:
-                data, more, _, _ = socket.recv_fds(connection, 1 << 16, _MOST_SOCKETS)
-                files += more
-                if not data or any(unpacker.feed(data)):
-                    return [socket.socket(fileno=file) for file in files]
+        return _ask(folder, "take_port", address)
     except (OSError, ProtocolError):
-        # One that does not answer must not have the port either.
+        # One that does not answer, or ends, must not have the port either.
         with contextlib.suppress(OSError):
-            signal_holder(folder, signal.SIGKILL)
+            deadline = time.monotonic() + _TIMEOUT
+            while signal_holder(folder, signal.SIGKILL) and time.monotonic() < deadline:
+                time.sleep(_RETRY_INTERVAL)
         return []
+
+
+def free_port(folders: Iterable[Path], address: tuple[str, int]) -> None:
+    """Have the keepers of other folders give an address up."""
+    for folder in folders:
+        with contextlib.suppress(OSError, ProtocolError):
+            _ask(folder, "give_up_port", address)
+
+
+def _ask(folder: Path, what: str, address: tuple[str, int]) -> list[socket.socket]:
+    """Ask a keeper about an address, and return the sockets that come with the answer.
+
+    :raises OSError: it does not answer
+    """
+    with _connect_or_call(folder) as connection:
+        host, port = address
+        connection.sendall(pack_json(Kind.CALL, 1, op=what, host=host, port=port))
+        unpacker, files = Unpacker(), list[int]()
+        while True:
+            data, more, _, _ = socket.recv_fds(connection, 1 << 16, _MOST_SOCKETS)
+            files += more
+            if not data:
+                raise ConnectionResetError("it has ended")
+            if any(unpacker.feed(data)):
+                return [socket.socket(fileno=file) for file in files]
 
 
 def _connect_or_call(folder: Path) -> socket.socket:
@@ -65,13 +85,13 @@ def _connect_or_call(folder: Path) -> socket.socket:
     :raises OSError: there is none, or it does not
     """
     deadline = time.monotonic() + _TIMEOUT
-    while True:
-        try:
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
             return connect(folder, _TIMEOUT)
-        except OSError:
-            if not signal_holder(folder, signal.SIGUSR1) or time.monotonic() > deadline:
-                raise
-            time.sleep(_RETRY_INTERVAL)
+        if not signal_holder(folder, signal.SIGUSR1):
+            break
+        time.sleep(_RETRY_INTERVAL)
+    raise ConnectionRefusedError(f"no keeper listens in {folder}")
 
 
 def take_all(folder: Path, target: Path) -> None:
