@@ -25,8 +25,8 @@ async def events_page(store: Store, query: EventsQuery) -> EventsPage:
         session_id=query.session,
         action=query.action,
         user=query.user,
-        since=_time("since", query.since),
-        until=_time("until", query.until),
+        since=read_time("since", query.since),
+        until=read_time("until", query.until),
     )
     after = _read_place(query.cursor) if query.cursor is not None else None
     events = await store.events(wanted, after=after, most=query.limit + 1, latest_first=True)
@@ -49,8 +49,12 @@ async def events_page(store: Store, query: EventsQuery) -> EventsPage:
     )
 
 
-def _time(name: str, text: str | None) -> datetime | None:
-    """Read a time; a mere number is none, though it might count seconds, or days."""
+def read_time(name: str, text: str | None) -> datetime | None:
+    """Read a time; a mere number is none, though it might count seconds, or days.
+
+    :param name: of what gives it
+    :raises InvalidBodyError: it is none
+    """
     if text is None:
         return None
     try:

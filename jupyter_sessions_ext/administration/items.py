@@ -139,6 +139,7 @@ class Items:
             "self": this,
             "history": f"{url_path_join(self._root, 'events')}?session={escaped}",
             "log": url_path_join(this, "log"),
+            "transcript": url_path_join(this, "transcript"),
         }
         if is_live:
             links["kernel"] = url_path_join(self._kernels, url_escape(session.kernel_id or ""))

@@ -105,6 +105,17 @@ class LogQuery(Struct, forbid_unknown_fields=True, kw_only=True):
     )
 
 
+class TranscriptQuery(Struct, forbid_unknown_fields=True, kw_only=True):
+    """Which part of a transcript is read, and how it is sent."""
+
+    format: Annotated[
+        Literal["json", "ipynb"], Meta(description="`ipynb`: as a file to be downloaded.")
+    ] = "json"
+    since: Annotated[
+        TimeText | None, Meta(description="Only cells that were run at this time or after it.")
+    ] = None
+
+
 class DeleteQuery(Struct, forbid_unknown_fields=True, kw_only=True):
     """How a session is deleted."""
 
@@ -256,6 +267,15 @@ class EventItem(Struct, kw_only=True):
     kernel_id: str | None
     detail: str
     user: str
+
+
+class Notebook(Struct, kw_only=True):
+    """A notebook of nbformat 4.5."""
+
+    cells: list[dict[str, Any]]
+    metadata: dict[str, Any]
+    nbformat: int = 4
+    nbformat_minor: int = 5
 
 
 class SessionsPage(Struct, kw_only=True):

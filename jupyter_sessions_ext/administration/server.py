@@ -6,15 +6,18 @@ import asyncio
 from collections.abc import Iterable
 from datetime import datetime
 
+import msgspec
 from tornado import web
 
 from .. import __version__
 from ..errors import StoreUnavailableError
+from ..folder import Place
 from ..kernels.logs import end_of_log
 from ..models import SessionRecord, now
 from ..storage.migrations import LATEST
 from ..workspace import Workspace
 from .schemas import Health, ServerInfo, StoreInfo, WorkspaceInfo
+from .transcript import NothingRecordedError, read_transcript, write_file
 
 HEALTH_TIMEOUT = 5.0
 """Seconds after which a store that does not answer counts as unavailable."""
@@ -77,4 +80,45 @@ async def log_of(
     except FileNotFoundError as error:
         raise web.HTTPError(
             404, f"There is no log of session {session.session_id}'s kernel any more"
+        ) from error
+
+
+async def transcript_of(
+    workspace: Workspace,
+    session: SessionRecord,
+    *,
+    is_running: bool,
+    since: datetime | None,
+    is_file: bool,
+) -> bytes:
+    """Return what a session's kernel ran and printed, as a notebook in JSON.
+
+    :param is_running: whether the kernel runs
+    :param since: leave out what was run before
+    :param is_file: as people read it, for a file
+    :raises tornado.web.HTTPError: 409, nothing of it is recorded
+    """
+
+    def read(place: Place) -> bytes:
+        notebook = read_transcript(
+            place,
+            kernel_id,
+            kernel_name=session.kernel_name,
+            is_running=is_running,
+            since=since,
+        )
+        return write_file(notebook) if is_file else msgspec.json.encode(notebook)
+
+    place, kernel_id = workspace.place, session.kernel_id or ""
+    about = f"session {session.session_id}'s kernel"
+    if place is None or not workspace.keeps_kernels:
+        raise web.HTTPError(
+            409, f"Nothing is recorded of {about}: this server keeps no kernels. Its log says why"
+        )
+    try:
+        return await asyncio.to_thread(read, place)
+    except NothingRecordedError as error:
+        what = "yet: run a cell" if is_running else "any more: revive the session, run a cell"
+        raise web.HTTPError(
+            409, f"Nothing is recorded of {about} {what}, then ask again"
         ) from error

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 
-import msgspec
 from jupyter_server.auth.decorator import authorized
-from jupyter_server.base.handlers import APIHandler
 from jupyter_server.utils import url_escape, url_path_join
 from tornado import web
 
 from ..administration import server
-from ..administration.actions import Actions, message_of
-from ..administration.catalog import Catalog
-from ..administration.history import events_page
-from ..administration.items import Items, digest, version_of
+from ..administration.history import events_page, read_time
 from ..administration.kernels import kernels_page
 from ..administration.schemas import (
     Attachment,
@@ -29,131 +23,25 @@ from ..administration.schemas import (
     NoQuery,
     SessionChange,
     SessionsQuery,
+    TranscriptQuery,
 )
-from ..administration.transfer import MOST_IMPORTED_BYTES, Importer, export
-from ..errors import StoreUnavailableError
+from ..administration.transcript import FILE_TYPE, file_name
+from ..administration.transfer import MOST_IMPORTED_BYTES, export
 from ..models import EventFilter, now
-from ..sessions.manager import SessionManager
-from ..wire import MOST_BYTES, InvalidBodyError, decode
-from ..workspace import Workspace
+from ..wire import InvalidBodyError
 from .documents import admin_document
-from .openapi import Error
-from .parameters import read_parameters, versions
+from .handler import RESOURCE, AdminHandler, Administration
+from .openapi import JSON
+from .parameters import versions
 
-RESOURCE = "sessions_admin"
-"""What an authorizer is asked about."""
+__all__ = ["RESOURCE", "Administration", "handlers"]
 
 ROOT = r"/sessions/api/v1"
 _ONE = rf"{ROOT}/sessions/(?P<session_id>[^/]+)"
 _KERNEL = rf"{ROOT}/kernels/(?P<kernel_id>[^/]+)"
 
-T = TypeVar("T")
 
-
-@dataclass(frozen=True)
-class Administration:
-    """What the handlers of one server work with."""
-
-    workspace: Workspace
-    root_dir: str
-    actions: Actions
-    items: Items
-    catalog: Catalog
-    importer: Importer
-
-    @classmethod
-    def of(
-        cls, workspace: Workspace, sessions: SessionManager, root_dir: str, base_url: str
-    ) -> Administration:
-        """Return what is needed for a server's session manager."""
-        return cls(
-            workspace=workspace,
-            root_dir=root_dir,
-            actions=Actions(workspace, sessions),
-            items=Items(workspace, sessions.kernel_manager, base_url),
-            catalog=Catalog(),
-            importer=Importer(workspace),
-        )
-
-
-class _AdminHandler(APIHandler):
-    """What all handlers need."""
-
-    auth_resource = RESOURCE
-
-    def initialize(self, admin: Administration) -> None:
-        """Take what the server's handlers share."""
-        self.admin = admin
-        self._etag: str | None = None
-
-    def query(self, cls: type[T]) -> T:
-        """Return the request's parameters.
-
-        :raises tornado.web.HTTPError: 400, they are not what they must be
-        """
-        try:
-            return read_parameters(self.request.query_arguments, cls)
-        except InvalidBodyError as error:
-            raise web.HTTPError(400, str(error)) from error
-
-    def body(self, cls: type[T]) -> T:
-        """Return the request's body.
-
-        :raises tornado.web.HTTPError: 400, it is not what it must be; 413, it is too large
-        """
-        self.refuse_larger(MOST_BYTES)
-        try:
-            return decode(self.request.body, cls)
-        except InvalidBodyError as error:
-            raise web.HTTPError(400, str(error)) from error
-
-    def refuse_larger(self, size: int) -> None:
-        """Refuse a body of more bytes.
-
-        :raises tornado.web.HTTPError: 413, it is
-        """
-        if len(self.request.body) > size:
-            raise web.HTTPError(413, f"body: larger than {size} bytes")
-
-    def answer(self, value: Any) -> None:
-        """Send a struct."""
-        self.finish(msgspec.json.encode(value))
-
-    async def answer_item(self, session_id: str) -> None:
-        """Send a session's item, with the tag that ``If-Match`` takes.
-
-        :raises tornado.web.HTTPError: 404, there is no such session
-        """
-        kernels = await self.admin.items.kernels()
-        session = self.admin.actions.find(session_id)
-        [item] = await self.admin.items.sessions([session], kernels)
-        text = bytes(item)
-        version = version_of(session)
-        self._etag = f'"{version}-{digest(text)}"'
-        if self.request.method != "GET":  # of which tornado takes care
-            self.set_etag_header()
-        self.finish(text)
-
-    def compute_etag(self) -> str | None:
-        """Return the tag of what is sent."""
-        return self._etag or super().compute_etag()
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Tell of what is wrong as jupyter_server does, and of a store that cannot be used, too."""
-        error = kwargs.get("exc_info", (None, None))[1]
-        if isinstance(error, StoreUnavailableError):
-            error = web.HTTPError(503, str(error))
-            self.set_status(503)
-        if not isinstance(error, web.HTTPError):
-            super().write_error(status_code, **kwargs)
-            return
-        message = message_of(error)
-        self.log.warning("wrote error: %r", message, exc_info=error.status_code == 500)
-        self.set_header("Content-Type", "application/json")
-        self.answer(Error(message=message, reason=error.reason))
-
-
-class SessionsHandler(_AdminHandler):
+class SessionsHandler(AdminHandler):
     """The list of sessions."""
 
     @web.authenticated
@@ -171,7 +59,7 @@ class SessionsHandler(_AdminHandler):
         self.answer({"items": items, "next": page.next, "total": page.total})
 
 
-class SessionHandler(_AdminHandler):
+class SessionHandler(AdminHandler):
     """One session."""
 
     @web.authenticated
@@ -201,7 +89,7 @@ class SessionHandler(_AdminHandler):
         self.finish()
 
 
-class SessionActionHandler(_AdminHandler):
+class SessionActionHandler(AdminHandler):
     """What is done to one session."""
 
     @web.authenticated
@@ -213,7 +101,7 @@ class SessionActionHandler(_AdminHandler):
         await self.answer_item(session_id)
 
 
-class LogHandler(_AdminHandler):
+class LogHandler(AdminHandler):
     """What a session's kernel has written outside of cells."""
 
     @web.authenticated
@@ -227,7 +115,34 @@ class LogHandler(_AdminHandler):
         self.finish(text, set_content_type="text/plain; charset=UTF-8")
 
 
-class BulkHandler(_AdminHandler):
+class TranscriptHandler(AdminHandler):
+    """What a session's kernel ran and printed."""
+
+    @web.authenticated
+    @authorized("read", resource=RESOURCE)
+    async def get(self, session_id: str) -> None:
+        """Send it as a notebook."""
+        query = self.query(TranscriptQuery)
+        actions = self.admin.actions
+        session = actions.find(session_id)
+        try:
+            since = read_time("since", query.since)
+        except InvalidBodyError as error:
+            raise web.HTTPError(400, str(error)) from error
+        is_file = query.format == "ipynb"
+        text = await server.transcript_of(
+            self.admin.workspace,
+            session,
+            is_running=actions.is_live(session),
+            since=since,
+            is_file=is_file,
+        )
+        if is_file:
+            self.set_attachment_header(file_name(session.path))
+        self.finish(text, set_content_type=FILE_TYPE if is_file else JSON)
+
+
+class BulkHandler(AdminHandler):
     """One action on many sessions."""
 
     @web.authenticated
@@ -251,7 +166,7 @@ class BulkHandler(_AdminHandler):
         return [session.session_id for session in found]
 
 
-class KernelsHandler(_AdminHandler):
+class KernelsHandler(AdminHandler):
     """The list of kernels."""
 
     @web.authenticated
@@ -265,7 +180,7 @@ class KernelsHandler(_AdminHandler):
             raise web.HTTPError(400, str(error)) from error
 
 
-class KernelHandler(_AdminHandler):
+class KernelHandler(AdminHandler):
     """One kernel."""
 
     @web.authenticated
@@ -278,7 +193,7 @@ class KernelHandler(_AdminHandler):
         self.finish()
 
 
-class AttachHandler(_AdminHandler):
+class AttachHandler(AdminHandler):
     """A session for a kernel that runs."""
 
     @web.authenticated
@@ -298,7 +213,7 @@ class AttachHandler(_AdminHandler):
         await self.answer_item(session_id)
 
 
-class EventsHandler(_AdminHandler):
+class EventsHandler(AdminHandler):
     """The history."""
 
     @web.authenticated
@@ -312,7 +227,7 @@ class EventsHandler(_AdminHandler):
             raise web.HTTPError(400, str(error)) from error
 
 
-class ExportHandler(_AdminHandler):
+class ExportHandler(AdminHandler):
     """Everything, to be kept elsewhere."""
 
     @web.authenticated
@@ -331,7 +246,7 @@ class ExportHandler(_AdminHandler):
         self.finish(set_content_type="application/x-ndjson")
 
 
-class ImportHandler(_AdminHandler):
+class ImportHandler(AdminHandler):
     """What was exported."""
 
     @web.authenticated
@@ -346,7 +261,7 @@ class ImportHandler(_AdminHandler):
             raise web.HTTPError(400, str(error)) from error
 
 
-class HealthHandler(_AdminHandler):
+class HealthHandler(AdminHandler):
     """Whether changes can be stored."""
 
     @web.authenticated
@@ -360,7 +275,7 @@ class HealthHandler(_AdminHandler):
         self.answer(health)
 
 
-class ServerHandler(_AdminHandler):
+class ServerHandler(AdminHandler):
     """The server."""
 
     @web.authenticated
@@ -372,7 +287,7 @@ class ServerHandler(_AdminHandler):
         self.answer(server.describe(self.admin.workspace, self.admin.root_dir, started))
 
 
-class DocumentHandler(_AdminHandler):
+class DocumentHandler(AdminHandler):
     """The description of all this."""
 
     @web.authenticated
@@ -383,7 +298,7 @@ class DocumentHandler(_AdminHandler):
         self.answer(admin_document(self.base_url))
 
 
-handlers: list[tuple[str, type[_AdminHandler]]] = [
+handlers: list[tuple[str, type[AdminHandler]]] = [
     (rf"{ROOT}/?", ServerHandler),
     (rf"{ROOT}/openapi\.json", DocumentHandler),
     (rf"{ROOT}/health", HealthHandler),
@@ -392,6 +307,7 @@ handlers: list[tuple[str, type[_AdminHandler]]] = [
     (_ONE, SessionHandler),
     (rf"{_ONE}/(?P<action>revive|interrupt|restart)", SessionActionHandler),
     (rf"{_ONE}/log", LogHandler),
+    (rf"{_ONE}/transcript", TranscriptHandler),
     (rf"{ROOT}/kernels", KernelsHandler),
     (_KERNEL, KernelHandler),
     (rf"{_KERNEL}/attach", AttachHandler),

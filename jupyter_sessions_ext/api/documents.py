@@ -18,12 +18,15 @@ from ..administration.schemas import (
     KernelsPage,
     KernelsQuery,
     LogQuery,
+    Notebook,
     ServerInfo,
     SessionChange,
     SessionItem,
     SessionsPage,
     SessionsQuery,
+    TranscriptQuery,
 )
+from ..administration.transcript import FILE_TYPE
 from .openapi import Error, Operation, document
 from .schemas import ChangeSession, CreateSession, KernelUnavailable, Session
 
@@ -223,6 +226,15 @@ _ADMIN = (
         query=LogQuery,
         headers=_CONDITIONAL,
         answers={200: "text/plain", 304: None, 404: Error},
+        answer_headers=["ETag"],
+    ),
+    Operation(
+        method="get",
+        path=f"{_ONE}/transcript",
+        summary="Read what a session's kernel ran and printed, as a notebook",
+        query=TranscriptQuery,
+        headers=_CONDITIONAL,
+        answers={200: (Notebook, FILE_TYPE), 304: None, 404: Error, 409: Error},
         answer_headers=["ETag"],
     ),
     Operation(

@@ -31,7 +31,8 @@ class Operation:
     path: str
     summary: str
     answers: Mapping[int, Any]
-    """By status, the struct that is sent; ``None`` for nothing, a media type for no JSON."""
+    """By status, the struct that is sent; ``None`` for nothing, a media type for no JSON, a tuple
+    where it may be either."""
     body: Any = None
     """The struct that it takes, or the media type."""
     query: type[Struct] | None = None
@@ -41,7 +42,9 @@ class Operation:
 
     def structs(self) -> list[Any]:
         """Return the structs that it is described with."""
-        all_of = [*self.answers.values(), self.body, self.query]
+        all_of = [self.body, self.query]
+        for answer in self.answers.values():
+            all_of += answer if isinstance(answer, tuple) else [answer]
         return [_struct(one) for one in all_of if one is not None and not isinstance(one, str)]
 
 
@@ -141,6 +144,8 @@ def _operation(
 
 
 def _content(what: Any) -> dict[str, Any]:
+    if isinstance(what, tuple):
+        return {kind: content for one in what for kind, content in _content(one).items()}
     if isinstance(what, str):
         return {what: {"schema": {"type": "string"}}}
     schema: dict[str, Any] = {"$ref": f"#/components/schemas/{_struct(what).__name__}"}

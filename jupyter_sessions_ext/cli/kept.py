@@ -7,6 +7,7 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,15 @@ import msgspec
 from msgspec import UNSET
 
 from ..administration.catalog import Catalog, Kernels
-from ..administration.schemas import EventItem, Filter, KernelItem, Process, SessionItem
+from ..administration.schemas import (
+    EventItem,
+    Filter,
+    KernelItem,
+    Notebook,
+    Process,
+    SessionItem,
+)
+from ..administration.transcript import read_transcript
 from ..errors import SessionsError, StateRefusedError
 from ..folder import Lease, Place, describe, faults, known_places, prepare
 from ..host import machine_id
@@ -189,12 +198,30 @@ class Kept:
 
         :raises OSError: there is no log
         """
-        known = {s.session_id: s for s in self.snapshot.sessions}
-        session = known.get(item["id"])
-        kernel = (session and session.kernel_id) or kernel_id(item) or ""
+        session, kernel = self._session_and_kernel(item)
         records = {k.kernel_id: k for k in self.snapshot.kernels}
         name = session.kernel_name if session else None
         return end_of_log(self.place, kernel, records.get(kernel), size, kernel_name=name)
+
+    def transcript(self, item: Item, since: datetime | None) -> Notebook:
+        """Return what an item's kernel ran and printed.
+
+        :raises NothingRecordedError: nothing is kept of it
+        """
+        _, kernel = self._session_and_kernel(item)
+        return read_transcript(
+            self.place,
+            kernel,
+            kernel_name=item["kernel_name"],
+            is_running=kernel in self.processes,
+            since=since,
+        )
+
+    def _session_and_kernel(self, item: Item) -> tuple[SessionRecord | None, str]:
+        """Return an item's session, and the id of its kernel, which may be gone."""
+        known = {s.session_id: s for s in self.snapshot.sessions}
+        session = known.get(item["id"])
+        return session, (session and session.kernel_id) or kernel_id(item) or ""
 
 
 def _session(

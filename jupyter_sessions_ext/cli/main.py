@@ -27,6 +27,7 @@ _VERBS = {
     "revive": "revive.revive",
     "history": "reading.history",
     "log": "logs.show",
+    "transcript": "transcripts.write",
     "export": "transfer.export",
     "import": "transfer.import_file",
     "migrate": "migrate.migrate",
@@ -126,8 +127,12 @@ def make_parser() -> argparse.ArgumentParser:
     log.add_argument(
         "--bytes", type=_bytes, default=65536, metavar="N", help="how much (default: 65536)"
     )
+    transcript = add("transcript", "Write what a session's kernel ran and printed as a notebook.")
+    _add_reference(transcript)
+    _add_output(transcript)
+    _add_since(transcript)
     export = add("export", "Write all sessions and their history as NDJSON.")
-    export.add_argument("-o", "--output", default="-", metavar="FILE", help="default: stdout")
+    _add_output(export)
     import_ = add("import", "Add the sessions and the history of an export.")
     import_.add_argument("file", metavar="FILE", help="an export; -: stdin")
     migrate = add("migrate", "Bring databases that no server uses to this version, with a backup.")
@@ -183,11 +188,19 @@ def _add_history(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("id", nargs="?", metavar="ID", help="only of this session: id or path")
     actions = [action.value for action in EventAction]
     parser.add_argument("--action", choices=actions, metavar="ACTION", help=", ".join(actions))
-    parser.add_argument(
-        "--since", type=moment, metavar="TIME", help="2026-01-31, 2026-01-31T12:00, or 7d: ago"
-    )
+    _add_since(parser)
     parser.add_argument(
         "--limit", type=_count, default=100, metavar="N", help="at most; 0: all (default: 100)"
+    )
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", default="-", metavar="FILE", help="default: stdout")
+
+
+def _add_since(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--since", type=moment, metavar="TIME", help="2026-01-31, 2026-01-31T12:00, or 7d: ago"
     )
 
 

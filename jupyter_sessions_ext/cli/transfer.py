@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
@@ -23,6 +23,7 @@ from ..models import Change, Event, EventFilter
 from ..registry import Registry
 from ..wire import InvalidBodyError
 from ..workspace import store_of
+from .files import STANDARD, written
 from .kept import held
 from .outcome import CommandError, note, tell
 from .sources import Running, Source, Where, one, opened
@@ -30,9 +31,6 @@ from .tables import Progress, print_json, progress
 
 if TYPE_CHECKING:
     from ..storage.store import Store
-
-STANDARD = "-"
-"""In place of a file: the standard output, or input."""
 
 _AT_ONCE = 8 << 20
 """Bytes that are taken over in one request."""
@@ -46,7 +44,7 @@ def export(options: argparse.Namespace, where: Where) -> int:
     sessions = events = 0
     with opened(where, problems) as sources:
         source = one(sources)
-        with _written(options.output) as out, progress("exporting", None) as shown:
+        with written(options.output) as out, progress("exporting", None) as shown:
             for part in _parts(source):
                 out.write(part)
                 lines = part.count(b"\n")
@@ -60,28 +58,6 @@ def export(options: argparse.Namespace, where: Where) -> int:
     else:
         note(f"exported {sessions} session(s) and {events} event(s) of {source.root_dir}")
     return tell(problems)
-
-
-@contextlib.contextmanager
-def _written(name: str) -> Iterator[BinaryIO]:
-    """Open what is written to; a file is there when it is whole, and not before.
-
-    :raises CommandError: it cannot be written
-    """
-    if name == STANDARD:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
-        return
-    draft = f"{name}.part"
-    try:
-        with open(draft, "wb") as file:
-            yield file
-        os.replace(draft, name)
-    except OSError as error:
-        raise CommandError(f"{name} cannot be written: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(draft)
 
 
 def _parts(source: Source) -> Iterator[bytes]:

@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
@@ -234,6 +234,20 @@ class Ring:
             if other.first > segment.first:
                 return other
         return None
+
+
+def read_ring(folder: Path) -> Iterator[bytes]:
+    """Yield what each file of a ring has, the oldest first, while its keeper may go on with it.
+
+    The last record of each may be there in part. What could not be written is missing.
+    """
+    with contextlib.ExitStack() as stack:
+        files = []
+        for path in sorted(folder.glob(f"*{_SUFFIX}")):
+            with contextlib.suppress(FileNotFoundError):  # it was dropped
+                files.append(stack.enter_context(open(path, "rb")))
+        for file in files:
+            yield file.read()
 
 
 class Reader:

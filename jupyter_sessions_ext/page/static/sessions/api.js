@@ -113,6 +113,16 @@ export async function readLog(id) {
   return (await send("GET", address(`${session(id)}/log`))).text();
 }
 
+/** The address of what its kernel ran and printed, as a notebook. */
+export const transcriptUrl = (id) => address(`${session(id)}/transcript`, { format: "ipynb" });
+
+/** Read it, and the name that its file is to have. */
+export async function readTranscript(id) {
+  const reply = await send("GET", transcriptUrl(id));
+  const [, name] = reply.headers.get("Content-Disposition").match(/''(.*)$/);
+  return { name: decodeURIComponent(name), file: await reply.blob() };
+}
+
 /** Read the kernelspecs' names: `{python3: "Python 3 (ipykernel)"}`. */
 export async function readKernelNames() {
   const { kernelspecs } = await (await send("GET", `${page.baseUrl}api/kernelspecs`)).json();

@@ -56,3 +56,10 @@ export function put(element, ...children) {
 export function timeElement(iso, now) {
   return h("time", { datetime: iso, title: exact(iso) }, ago(iso, now));
 }
+
+/** Have the browser save a file. */
+export function saveFile(name, file) {
+  const href = URL.createObjectURL(file);
+  h("a", { href, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(href), 60_000); // it is read after this
+}

@@ -1,9 +1,18 @@
 // The drawer of one session: what is known of it, its history, its log, and what can be done.
 
-import { documentUrl, FRONT_END, readEvents, readLog, readSession, Refused } from "./api.js";
+import {
+  documentUrl,
+  FRONT_END,
+  readEvents,
+  readLog,
+  readSession,
+  readTranscript,
+  Refused,
+  transcriptUrl,
+} from "./api.js";
 import { backToList } from "./box.js";
 import { details } from "./details.js";
-import { button, h, icon, iconButton, put } from "./dom.js";
+import { button, h, icon, iconButton, put, saveFile } from "./dom.js";
 import { eventElement } from "./history.js";
 import { isLive, nameOf, pathOf, stateOf } from "./session.js";
 import { Tabs } from "./tabs.js";
@@ -182,6 +191,21 @@ export class Drawer {
   #clicked(event) {
     const action = event.target.closest("[data-act]")?.dataset.act;
     if (action) this.act(action, this.#session);
+    if (event.target.closest("[data-transcript]")) {
+      event.preventDefault(); // the link itself would lead away from here if it is refused
+      this.#saveTranscript();
+    }
+  }
+
+  async #saveTranscript() {
+    const { problem } = this.#head;
+    try {
+      const { name, file } = await readTranscript(this.#session.id);
+      saveFile(name, file);
+      put(problem);
+    } catch (error) {
+      put(problem, icon("warning"), explain(error));
+    }
   }
 }
 
@@ -215,6 +239,12 @@ function buttons(session) {
       ),
     ...change.map(act),
     button("Rename…", { icon: "rename", "data-act": "rename" }),
+    h(
+      "a",
+      { class: "button", href: transcriptUrl(session.id), "data-transcript": true },
+      icon("download"),
+      h("span", {}, "Transcript"),
+    ),
     ...end.map(act),
   ];
 }
