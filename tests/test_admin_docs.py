@@ -58,7 +58,11 @@ def test_every_route_is_documented_and_described_and_no_other() -> None:
 
 @pytest.mark.parametrize(
     ("title", "struct"),
-    [("Lists", schemas.SessionsQuery), ("History", schemas.EventsQuery)],
+    [
+        ("Lists", schemas.SessionsQuery),
+        ("Transcripts", schemas.TranscriptQuery),
+        ("History", schemas.EventsQuery),
+    ],
 )
 def test_every_parameter_is_documented_and_no_other(title: str, struct: type) -> None:
     assert named_in_rows(section(title)) == set(struct.__struct_fields__)  # type: ignore[attr-defined]

@@ -252,6 +252,7 @@ def test_links_lead_below_the_base_url_and_are_escaped(
             "self": f"/user/a%20b{ROOT}/sessions/{session['id']}",
             "history": f"/user/a%20b{ROOT}/events?session={session['id']}",
             "log": f"/user/a%20b{ROOT}/sessions/{session['id']}/log",
+            "transcript": f"/user/a%20b{ROOT}/sessions/{session['id']}/transcript",
             "kernel": f"/user/a%20b/api/kernels/{session['kernel']['id']}",
         }
         for link in item["links"].values():

@@ -90,7 +90,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     home = Home(tmp_path_factory.mktemp("docs") / "home")
     (home.root_dir / "work").mkdir()
     with Server(home) as server:
-        new_session(server, "work/report.ipynb")
+        session = new_session(server, "work/report.ipynb")
+        server.execute(session["kernel"]["id"], "pass")
         yield home
     assert home.processes() == []
 
@@ -131,7 +132,19 @@ def fields(value: Any) -> set[str]:
     ],
 )
 def test_the_fields_of_what_is_printed_as_json_are_documented(home: Home, arguments: str) -> None:
-    arguments = arguments.replace("out.ndjson", str(home.path / "out.ndjson"))
+    check_fields(home, arguments)
+
+
+def test_the_fields_of_what_is_told_of_a_transcript_are_documented(home: Home) -> None:
+    [server] = home.servers
+    session = new_session(server, "work/transcript.ipynb")
+    server.execute(session["kernel"]["id"], "pass")
+    check_fields(home, "transcript work/transcript.ipynb -o out.ipynb")
+
+
+def check_fields(home: Home, arguments: str) -> None:
+    arguments = arguments.replace("-o out", f"-o {home.path}/out")
+    arguments = arguments.replace("import out", f"import {home.path}/out")
     done = run(home, *shlex.split(arguments), "--json", env={"PATH": ""})
     assert done.code == 0, done.err
     verb = arguments.split()[0]

@@ -252,7 +252,8 @@ def test_a_foreign_page_cannot_read_with_a_browsers_login(
             reply = browser.get(guarded.path(route), headers=FOREIGN)
             if issubclass(route.handler, APIHandler):
                 assert reply.status_code == 404, route
-                assert browser.get(guarded.path(route)).status_code == 200, route
+                # 409: nothing is recorded yet of which there could be a transcript
+                assert browser.get(guarded.path(route)).status_code in (200, 409), route
             assert guarded.session["id"] not in reply.text
             assert not reply.headers.get("Access-Control-Allow-Origin")
 

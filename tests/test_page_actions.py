@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 from clients import new_session, sessions
@@ -144,6 +145,11 @@ def test_the_drawer_tells_of_a_session_and_steers_it(page: Page, site: Server) -
     see(drawer.get_by_role("tabpanel", name="History")).to_contain_text("Created")
     page.keyboard.press("ArrowRight")
     see(drawer.locator("pre")).to_contain_text("<b>a log")
+    with page.expect_download() as download:
+        drawer.get_by_role("link", name="Transcript").click()
+    assert download.value.suggested_filename == "old name-transcript.ipynb"
+    notebook = json.loads(download.value.path().read_text())
+    assert [cell["source"] for cell in notebook["cells"]] == [write]
     page.keyboard.press("Escape")
     see(drawer).to_be_hidden()
     see(opener).to_be_focused()
@@ -175,11 +181,13 @@ def test_the_drawer_tells_of_a_session_and_steers_it(page: Page, site: Server) -
 def test_a_dormant_session_is_revived_in_its_drawer(
     page: Page, site: Server, expected_errors: list[str]
 ) -> None:
-    expected_errors.append("status of 404")
+    expected_errors += ["status of 404", "status of 409"]
     bring_in(site, "a.ipynb")
     visit(page, site)
     row(page, "a.ipynb").click()
     drawer = page.locator("#drawer")
+    drawer.get_by_role("link", name="Transcript").click()
+    see(drawer.get_by_role("alert")).to_contain_text("Nothing is recorded")
     drawer.get_by_role("tab", name="Log").click()
     see(drawer.get_by_role("tabpanel", name="Log")).to_contain_text("No log is kept")
     drawer.get_by_role("tab", name="History").click()

@@ -117,8 +117,20 @@ class _ReplyContent(Struct):
     execution_count: Any = None
 
 
+class _Language(Struct, omit_defaults=True):
+    """What a notebook may say of a language."""
+
+    name: str
+    version: str = ""
+    mimetype: str = ""
+    file_extension: str = ""
+    pygments_lexer: str = ""
+    nbconvert_exporter: str = ""
+    codemirror_mode: str | dict[str, Any] = ""
+
+
 class _InfoContent(Struct):
-    language_info: dict[str, Any]
+    language_info: _Language
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,8 +231,7 @@ class Transcript:
             self._reply(message)
         elif channel is Channel.SHELL and kind == "kernel_info_reply":
             info = message.read(_InfoContent)
-            if info is not None and isinstance(info.language_info.get("name"), str):
-                self.language = info.language_info
+            self.language = msgspec.to_builtins(info.language_info) if info else self.language
 
     def _notice_restart(self, message: _Message) -> None:
         """Note that there is another process: by the session that it writes into its messages.

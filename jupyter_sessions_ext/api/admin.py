@@ -123,12 +123,12 @@ class TranscriptHandler(AdminHandler):
     async def get(self, session_id: str) -> None:
         """Send it as a notebook."""
         query = self.query(TranscriptQuery)
-        actions = self.admin.actions
-        session = actions.find(session_id)
         try:
             since = read_time("since", query.since)
         except InvalidBodyError as error:
             raise web.HTTPError(400, str(error)) from error
+        actions = self.admin.actions
+        session = actions.find(session_id)
         is_file = query.format == "ipynb"
         text = await server.transcript_of(
             self.admin.workspace,
