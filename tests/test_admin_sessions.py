@@ -247,6 +247,7 @@ def test_links_lead_below_the_base_url_and_are_escaped(
     with server_factory(base_url="/user/a%20b") as server:
         admin = Administered(server)
         session = admin.live("a b.ipynb")
+        server.execute(session["kernel"]["id"], "pass")
         item = admin.item(session["id"])
         assert item["links"] == {
             "self": f"/user/a%20b{ROOT}/sessions/{session['id']}",
@@ -265,6 +266,7 @@ def test_what_is_unknown_is_not_found(shared: Administered) -> None:
         ("PATCH", f"/sessions/{UNKNOWN}"),
         ("DELETE", f"/sessions/{UNKNOWN}"),
         ("GET", f"/sessions/{UNKNOWN}/log"),
+        ("GET", f"/sessions/{UNKNOWN}/transcript"),
         ("POST", f"/sessions/{UNKNOWN}/revive"),
         ("POST", f"/sessions/{UNKNOWN}/interrupt"),
         ("POST", f"/sessions/{UNKNOWN}/restart"),
