@@ -14,9 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jupyter_sessions_ext.administration.cells import overwritten
-from jupyter_sessions_ext.administration.transcript import Transcript, file_name
+from jupyter_sessions_ext.administration.transcript import (
+    NothingRecordedError,
+    Transcript,
+    file_name,
+    read_transcript,
+)
+from jupyter_sessions_ext.folder import Place, places
 from jupyter_sessions_ext.keeper.protocol import Channel, Record, unpack_records
 from jupyter_sessions_ext.keeper.ring import Ring, read_ring
+from jupyter_sessions_ext.keeper.server import folder_name
 
 START = datetime(2026, 5, 1, 12, tzinfo=timezone.utc)
 
@@ -415,6 +422,51 @@ def test_a_ring_is_read_while_it_is_written_and_dropped(tmp_path: Path, kernel: 
     assert found[-1]["metadata"]["jupyter_sessions"] == {"state": "running"}
     assert found[:-1] == whole[:-1]
     assert "is not kept" in read(tmp_path)[0]["source"]
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return next(places(tmp_path / "state", str(tmp_path), None))
+
+
+def ring_of(place: Place, kernel_id: str) -> Path:
+    return place.folder / "keeper" / "rings" / folder_name(kernel_id)
+
+
+def test_a_file_that_makes_no_sense_is_missing_as_one_that_was_dropped_is(
+    place: Place, kernel: Kernel
+) -> None:
+    for i in range(200):
+        kernel.run(f"request-{i}", "some text\n" * 10)
+    in_ring(ring_of(place, "../k"), kernel, 1 << 18)
+    _, second, *_ = sorted(ring_of(place, "../k").iterdir())
+    second.write_bytes(b"\xff" * 100)
+    notebook = read_transcript(place, "../k", kernel_name=None, is_running=True)
+    note, *cells = notebook.cells
+    assert "In between" in note["source"]
+    assert (cells[0], cells[-1]) == (kernel.cells()[0], kernel.cells()[-1])
+    assert notebook.metadata == {}
+
+
+def test_a_kernel_that_is_not_installed_is_named(place: Place, kernel: Kernel) -> None:
+    kernel.send(
+        "kernel_info_reply",
+        "a",
+        Channel.SHELL,
+        language_info={"name": "r", "version": "4", "x": 1},
+    )
+    in_ring(ring_of(place, "k"), kernel, 1 << 18)
+    notebook = read_transcript(place, "k", kernel_name="gone", is_running=True)
+    assert notebook.metadata == {
+        "kernelspec": {"name": "gone", "display_name": "gone"},
+        "language_info": {"name": "r", "version": "4"},
+    }
+    assert notebook.cells == []
+
+
+def test_nothing_is_recorded_of_an_unknown_kernel(place: Place) -> None:
+    with pytest.raises(NothingRecordedError):
+        read_transcript(place, "unknown", kernel_name=None, is_running=False)
 
 
 @pytest.mark.parametrize(

@@ -85,11 +85,6 @@ class Displays:
         if output.display_id is not None:
             self._of[output.display_id].append(output)
 
-    def remove(self, output: _Output) -> None:
-        """Forget one that is shown no more."""
-        if output.display_id is not None:
-            self._of[output.display_id].remove(output)
-
     def update(self, content: DisplayContent) -> None:
         """Change what all outputs of an id show."""
         display_id = content.transient.display_id if content.transient else None
@@ -154,9 +149,6 @@ class Cell:
 
     def _make_room(self) -> None:
         if self._will_clear:
-            for output in self._outputs:
-                if isinstance(output, _Output):
-                    self.displays.remove(output)
             self._outputs.clear()
             self._will_clear = False
 
@@ -185,7 +177,7 @@ class Cell:
 
 def count_of(value: object) -> int | None:
     """Return an execution count, if it is one."""
-    return value if isinstance(value, int) and value >= 0 else None
+    return value if type(value) is int and value >= 0 else None
 
 
 def _shown(content: DisplayContent) -> dict[str, Any]:

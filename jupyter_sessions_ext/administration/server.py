@@ -83,42 +83,45 @@ async def log_of(
         ) from error
 
 
-async def transcript_of(
-    workspace: Workspace,
-    session: SessionRecord,
-    *,
-    is_running: bool,
-    since: datetime | None,
-    is_file: bool,
-) -> bytes:
-    """Return what a session's kernel ran and printed, as a notebook in JSON.
+class Transcripts:
+    """Reads transcripts, one after the other: each may need some times 16 MiB of memory."""
 
-    :param is_running: whether the kernel runs
-    :param since: leave out what was run before
-    :param is_file: as people read it, for a file
-    :raises tornado.web.HTTPError: 409, nothing of it is recorded
-    """
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._turn = asyncio.Lock()
 
-    def read(place: Place) -> bytes:
-        notebook = read_transcript(
-            place,
-            kernel_id,
-            kernel_name=session.kernel_name,
-            is_running=is_running,
-            since=since,
-        )
-        return write_file(notebook) if is_file else msgspec.json.encode(notebook)
+    async def read(
+        self, session: SessionRecord, *, is_running: bool, since: datetime | None, is_file: bool
+    ) -> bytes:
+        """Return what a session's kernel ran and printed, as a notebook in JSON.
 
-    place, kernel_id = workspace.place, session.kernel_id or ""
-    about = f"session {session.session_id}'s kernel"
-    if place is None or not workspace.keeps_kernels:
-        raise web.HTTPError(
-            409, f"Nothing is recorded of {about}: this server keeps no kernels. Its log says why"
-        )
-    try:
-        return await asyncio.to_thread(read, place)
-    except NothingRecordedError as error:
-        what = "yet: run a cell" if is_running else "any more: revive the session, run a cell"
-        raise web.HTTPError(
-            409, f"Nothing is recorded of {about} {what}, then ask again"
-        ) from error
+        :param is_running: whether the kernel runs
+        :param since: leave out what was run before
+        :param is_file: as people read it, for a file
+        :raises tornado.web.HTTPError: 409, nothing of it is recorded
+        """
+
+        def read(place: Place) -> bytes:
+            notebook = read_transcript(
+                place,
+                session.kernel_id or "",
+                kernel_name=session.kernel_name,
+                is_running=is_running,
+                since=since,
+            )
+            return write_file(notebook) if is_file else msgspec.json.encode(notebook)
+
+        place = self._workspace.place
+        about = f"session {session.session_id}'s kernel"
+        if place is None or not self._workspace.keeps_kernels:
+            raise web.HTTPError(
+                409, f"Nothing is recorded of {about}: kernels are not kept here. The log says why"
+            )
+        try:
+            async with self._turn:
+                return await asyncio.to_thread(read, place)
+        except NothingRecordedError as error:
+            reason = "yet: run a cell, then ask again"
+            if not is_running:
+                reason = "any more, for it is gone: revive the session, which is recorded then"
+            raise web.HTTPError(409, f"Nothing is recorded of {about} {reason}") from error

@@ -130,12 +130,8 @@ class TranscriptHandler(AdminHandler):
         actions = self.admin.actions
         session = actions.find(session_id)
         is_file = query.format == "ipynb"
-        text = await server.transcript_of(
-            self.admin.workspace,
-            session,
-            is_running=actions.is_live(session),
-            since=since,
-            is_file=is_file,
+        text = await self.admin.transcripts.read(
+            session, is_running=actions.is_live(session), since=since, is_file=is_file
         )
         if is_file:
             self.set_attachment_header(file_name(session.path))

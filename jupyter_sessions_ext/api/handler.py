@@ -12,6 +12,7 @@ from tornado import web
 from ..administration.actions import Actions, message_of
 from ..administration.catalog import Catalog
 from ..administration.items import Items, digest, version_of
+from ..administration.server import Transcripts
 from ..administration.transfer import Importer
 from ..errors import StoreUnavailableError
 from ..sessions.manager import SessionManager
@@ -36,6 +37,7 @@ class Administration:
     items: Items
     catalog: Catalog
     importer: Importer
+    transcripts: Transcripts
 
     @classmethod
     def of(
@@ -49,6 +51,7 @@ class Administration:
             items=Items(workspace, sessions.kernel_manager, base_url),
             catalog=Catalog(),
             importer=Importer(workspace),
+            transcripts=Transcripts(workspace),
         )
 
 
