@@ -50,7 +50,12 @@ os.write(2, (repr(dict(os.environ)) + "\\n").encode())
 os.system("env >&2; echo the end >&2")
 print(key)
 """
-ROUTES: Final = [path for path, methods in admin_document()["paths"].items() if "get" in methods]
+ROUTES: Final = [
+    path
+    for path, methods in admin_document()["paths"].items()
+    # A transcript has what cells print, as any client gets it.
+    if "get" in methods and not path.endswith("/transcript")
+]
 OTHERS: Final = ["/sessions", "/api/sessions", "/api/kernels", "/api/kernelspecs", "/metrics"]
 
 

@@ -1,7 +1,7 @@
 """What a cell shows: a kernel's outputs, put together as Jupyter's clients do.
 
-nbclient does it too, but only as a client that drives a kernel: it validates every message (100 µs
-each, where a ring has 100,000), and one cell's wait for the next output clears another's.
+nbclient does it too, but only as a client that drives a kernel: it validates every message (100 to
+200 µs each, of which a ring has 30,000), and what one cell waits to clear, another's output clears.
 """
 
 from __future__ import annotations
