@@ -412,6 +412,13 @@ def keepers(home: Home) -> list[psutil.Process]:
     return [process for process in home.processes() if is_keeper(process)]
 
 
+def end_keepers(home: Home) -> None:
+    """End the keepers of this home, which hold the port that a server without us is to have."""
+    for keeper in keepers(home):
+        keeper.kill()
+    wait_until(lambda: not keepers(home), 10, "the keepers had ended")
+
+
 def is_keeper(process: psutil.Process) -> bool:
     """Tell whether a process is a keeper."""
     return "jupyter_sessions_ext.keeper" in _cmdline(process)

@@ -15,7 +15,7 @@ import zmq
 from clients import new_session, sessions, until_idle
 from homes import TESTS, kernel_process, state_folder, without_us
 from jupyter_client.manager import AsyncKernelManager
-from servers import Home, Server, kernel_processes, wait_until
+from servers import Home, Server, end_keepers, kernel_processes, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -357,6 +357,8 @@ def test_without_the_extension_its_database_is_harmless_and_can_be_taken_over_ag
         file = state_folder(home) / "sessions.sqlite"
         server.args = [] if ours else [f"--SessionManager.database_filepath={file}"]
         server.env = {} if ours else without_us(home)
+        if not ours:
+            end_keepers(home)
         server.start()
 
     with server_factory() as server:

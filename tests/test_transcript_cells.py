@@ -22,8 +22,7 @@ from jupyter_sessions_ext.administration.transcript import (
 )
 from jupyter_sessions_ext.folder import Place, places
 from jupyter_sessions_ext.keeper.protocol import Channel, Record, unpack_records
-from jupyter_sessions_ext.keeper.ring import Ring, read_ring
-from jupyter_sessions_ext.keeper.server import folder_name
+from jupyter_sessions_ext.keeper.ring import Ring, folder_name, read_ring
 
 START = datetime(2026, 5, 1, 12, tzinfo=timezone.utc)
 

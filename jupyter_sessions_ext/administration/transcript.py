@@ -16,8 +16,8 @@ from jupyter_client.kernelspec import KernelSpecManager
 from msgspec import Struct
 
 from ..folder import Place
-from ..keeper.protocol import Channel, ProtocolError, Record, unpack_records
-from ..keeper.ring import read_ring
+from ..keeper.protocol import RINGS, Channel, ProtocolError, Record, unpack_records
+from ..keeper.ring import folder_name, read_ring
 from .cells import (
     Cell,
     ClearContent,
@@ -85,10 +85,7 @@ def file_name(path: str | None) -> str:
 
 def _records(place: Place, kernel_id: str) -> Iterator[Record]:
     """Yield what is in a kernel's ring; what makes no sense is missing, as what is dropped is."""
-    # It needs fcntl: where there is none, there are no rings either.
-    from ..keeper.server import folder_name
-
-    for data in read_ring(place.folder / "keeper" / "rings" / folder_name(kernel_id)):
+    for data in read_ring(place.keeper / RINGS / folder_name(kernel_id)):
         with suppress(ProtocolError):
             yield from unpack_records(data)
 

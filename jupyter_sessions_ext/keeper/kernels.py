@@ -131,12 +131,6 @@ class Kernels:
             client.close()
             client.memo.remove()
 
-    def close(self) -> None:
-        """Let go of all; what is kept stays for another keeper."""
-        for kernel in self._kernels.values():
-            kernel.close()
-        self._context.destroy(linger=0)
-
 
 def _load(path: Path) -> Memo | None:
     try:

@@ -41,6 +41,9 @@ LINGER = 5.0
 TELL_INTERVAL = 0.1
 """Seconds after which the server hears what was recorded: it keeps that, too, until then."""
 
+LOOK_INTERVAL = 0.2
+"""Seconds between looks at whether the folder is still there, while the port is held."""
+
 REATTACH_TIMEOUT = 2.0
 """Seconds that a client waits at most, when it is back, until it is known what it has."""
 
@@ -72,6 +75,7 @@ class Keeper:
         self._orphaned: Timer | None = None
         self._reasons: dict[str, str] = {}
         self._has_kept = False
+        self._leaving: Timer | None = None
         self._port: Port | None = None
         self._listener = Listener(folder, self._loop, self._accepted)
         self._calls: dict[str, Callable[..., dict[str, Any] | None]] = {
@@ -103,8 +107,8 @@ class Keeper:
         try:
             self._loop.run()
         finally:
+            self._close_port()
             self._listener.close()
-            self._kernels.close()
         log("keeper ends")
 
     def _accepted(self, connection: socket.socket) -> None:
@@ -126,11 +130,13 @@ class Keeper:
     def _leave_when_idle(self) -> None:
         """End soon if there is no kernel by then; at once after the last, without a server."""
         if not self._kernels:
-            self._loop.call_later(0 if self._has_kept and not self._server else LINGER, self._leave)
+            self._stay()
+            seconds = 0 if self._has_kept and not self._server else LINGER
+            self._leaving = self._loop.call_later(seconds, self._loop.stop)
 
-    def _leave(self) -> None:
-        if not self._kernels:
-            self._loop.stop()
+    def _stay(self) -> None:
+        if self._leaving is not None:
+            self._leaving.cancel()
 
     def _retire(self, link: Link, answer: object) -> dict[str, Any]:
         """Leave kernels and rings to another keeper."""
@@ -168,7 +174,7 @@ class Keeper:
             self._close_port(link)
         return {}
 
-    def _close_port(self, link: Link) -> None:
+    def _close_port(self, _: object = None) -> None:
         if self._port is not None:
             self._port.close()
             self._port = None
@@ -177,20 +183,23 @@ class Keeper:
 
     def _expect_server(self) -> None:
         """End the kernels if nobody comes back for them."""
+        self._look_at_folder()
         if self._orphan_timeout:
             self._orphaned = self._loop.call_later(self._orphan_timeout, self._reap)
 
-    def _reap(self) -> None:
+    def _look_at_folder(self) -> None:
+        """End without a word when the folder was removed: the next server keeps all elsewhere."""
         if os.fstat(self._lock).st_nlink == 0:
-            # Its folder was removed: a server may keep the kernels elsewhere.
             log("the folder is gone")
             self._loop.stop()
-            return
+        elif self._server is None:
+            seconds = LOOK_INTERVAL if self._port is not None else 100 * LOOK_INTERVAL
+            self._loop.call_later(seconds, self._look_at_folder)
+
+    def _reap(self) -> None:
         reason = f"no server came back for it in {self._orphan_timeout:.0f} s"
         log(f"the kernels are ended: {reason}")
-        if self._port is not None:
-            self._port.close()
-            self._port = None
+        self._close_port()
         for kernel in self._kernels:
             self._reasons[kernel.kernel_id] = reason
             kernel.end()
@@ -286,6 +295,7 @@ class Keeper:
     ) -> dict[str, Any]:
         kept = self._kernels.keep(kernel, is_new=is_new)
         self._has_kept = True
+        self._stay()
         kept.allow(allowed)
         kept.follow(identity_of(process))
         is_inherited = kept.endpoint.connection is None and not is_new
