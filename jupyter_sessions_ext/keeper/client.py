@@ -15,7 +15,7 @@ from .delivery import Delivery
 from .endpoint import Endpoint
 from .loop import Loop, Receiver, Timer
 from .memo import Memo
-from .messages import DELIMITER, HEADER, PARENT, frames_of, message_id, message_type
+from .messages import DELIMITER, HEADER, PARENT, frames_of, message_id, message_type, remember
 from .peer import NotAMessageError, Peer, requests
 from .protocol import Channel
 from .stream import Stream
@@ -25,7 +25,6 @@ SETTLE_TIMEOUT = 30.0
 """Seconds for which what was written to a client may still get there."""
 
 _CHANNELS = (Channel.SHELL, Channel.STDIN, Channel.CONTROL)
-_REMEMBERED = 1000
 
 
 class Connected(NamedTuple):
@@ -110,9 +109,9 @@ class Client:
         if asked is not None:
             if asked in self._seen:
                 return
-            _remember(self._seen, asked)
+            remember(self._seen, asked)
             if channel is Channel.SHELL and (kind or "").endswith("_request"):
-                _remember(self.memo.pending, asked)
+                remember(self.memo.pending, asked)
                 self.memo.write()
         receiver = self._receivers[channel]
         with contextlib.suppress(zmq.Again):
@@ -221,10 +220,3 @@ class _Settling:
         if self._timer is not None:
             self._timer.cancel()
         self._connection.close()
-
-
-def _remember(ids: dict[str, None], new: str) -> None:
-    """Add to the latest ids."""
-    ids[new] = None
-    while len(ids) > _REMEMBERED:
-        del ids[next(iter(ids))]

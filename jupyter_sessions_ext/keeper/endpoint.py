@@ -73,6 +73,25 @@ class Endpoint:
         else:
             self._waiting.append(forward)
 
+    def ask(self, answered: Callable[[], object]) -> None:
+        """Put a question to the kernel on its shell channel, and call when it was answered."""
+        if self.connection is None:
+            return
+        socket = self.open_socket(Channel.SHELL, zmq.DEALER)
+        socket.linger = 0
+
+        def received(_: list[list[bytes]]) -> None:
+            timer.cancel()
+            receiver.close()
+            answered()
+
+        receiver = Receiver(self.loop, socket, received)
+        timer = self.loop.call_later(NUDGE_TIMEOUT, receiver.close)
+        message = self.connection.message("kernel_info_request", {})
+        with contextlib.suppress(zmq.Again):
+            socket.send_multipart([DELIMITER, *message], zmq.NOBLOCK)
+        receiver.look()
+
     def close(self) -> None:
         """Ask no more."""
         if self._nudge is not None:

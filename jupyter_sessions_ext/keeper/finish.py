@@ -1,4 +1,4 @@
-"""A reply that was lost with a keeper is made of what the kernel has published."""
+"""What is missing at the end of a cell is made of what is there: its reply, or that it is idle."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any
 
 from .client import Client
 from .loop import Loop
-from .messages import CONTENT, HEADER, PARENT, message_id
+from .messages import CONTENT, HEADER, PARENT, message_id, message_type, remember
 from .protocol import Channel
 
 WAIT = 1.0
-"""Seconds that a reply may come after the kernel was done with a request."""
+"""Seconds that what is missing may come after what shows that it is."""
+
+PATIENCE = 3.0
+"""Seconds that a kernel may take from its reply until it is idle."""
 
 
 class Finisher:
@@ -58,3 +61,70 @@ class Finisher:
         header |= {"msg_id": uuid.uuid4().hex, "msg_type": "execute_reply"}
         parts = [json.dumps(header).encode(), parent, b"{}", json.dumps(seen).encode()]
         client.replied(Channel.SHELL, [self._sign(parts)])
+
+
+class IdleWatch:
+    """Sees to it that a cell that was replied to ends, though the kernel has dropped its end.
+
+    What a kernel publishes faster than it can be taken it drops itself: its queue has room for
+    1000 messages. A question that is put after the reply, and answered, and published, shows it.
+
+    :param ask: puts a question to the kernel on its shell channel, and calls back when that was
+        answered
+    :param record: is given what is missing
+    :param sign: makes frames of header, parent header, metadata and content
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        ask: Callable[[Callable[[], object]], object],
+        record: Callable[[list[list[bytes]]], object],
+        sign: Callable[[Sequence[bytes]], list[bytes]],
+    ) -> None:
+        self._loop = loop
+        self._ask = ask
+        self._record = record
+        self._sign = sign
+        self._replied: dict[str, Sequence[bytes]] = {}
+        self._idle: dict[str, None] = {}
+
+    def reply(self, frames: Sequence[bytes]) -> None:
+        """Take note of a reply on the shell channel."""
+        asked = message_id(frames[PARENT])
+        if asked is None or message_type(frames[HEADER]) != "execute_reply":
+            return
+        if asked not in self._idle:
+            self._replied[asked] = frames
+            self._loop.call_later(PATIENCE, lambda: self._look(asked))
+
+    def publish(self, frames: Sequence[bytes]) -> None:
+        """Take note of what is published."""
+        if b'"idle"' in frames[CONTENT] and message_type(frames[HEADER]) == "status":
+            asked = message_id(frames[PARENT])
+            if asked is not None:
+                self._replied.pop(asked, None)
+                remember(self._idle, asked)
+
+    def _look(self, asked: str) -> None:
+        if asked in self._replied:
+            self._ask(lambda: self._loop.call_later(WAIT, lambda: self._end(asked)))
+
+    def _end(self, asked: str) -> None:
+        frames = self._replied.pop(asked, None)
+        if frames is None:
+            return
+        stream = {
+            "name": "stderr",
+            "text": "[The kernel has dropped some of this cell's output.]\n",
+        }
+        self._record([
+            self._message(frames, "stream", stream),
+            self._message(frames, "status", {"execution_state": "idle"}),
+        ])  # fmt: skip
+
+    def _message(self, reply: Sequence[bytes], kind: str, content: dict[str, Any]) -> list[bytes]:
+        """Return a message as if the kernel had sent it, about what it has replied to."""
+        header = {**json.loads(reply[HEADER]), "msg_id": uuid.uuid4().hex, "msg_type": kind}
+        parts = [json.dumps(header).encode(), reply[PARENT], b"{}", json.dumps(content).encode()]
+        return self._sign(parts)

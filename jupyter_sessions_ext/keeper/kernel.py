@@ -9,7 +9,7 @@ import zmq
 
 from .client import Client
 from .endpoint import Endpoint
-from .finish import Finisher
+from .finish import Finisher, IdleWatch
 from .loop import Loop, Receiver
 from .memo import Memo
 from .messages import DELIMITER, Connection, frames_of, identity, is_private
@@ -52,6 +52,7 @@ class Kernel:
         self.process: KernelProcess | None = None
         self._splice: Splice | None = None
         self._finisher: Finisher | None = None
+        self._idle_watch = IdleWatch(loop, self.endpoint.ask, self._record_published, self._sign)
         self.last = b""
         """Which message was recorded last of those that are for all."""
         self._iopub: Receiver | None = None
@@ -122,7 +123,7 @@ class Kernel:
 
     def client(self, memo: Memo) -> Client:
         """Return one that is known from now on."""
-        client = self.clients[memo.client] = Client(self.endpoint, memo, self.record)
+        client = self.clients[memo.client] = Client(self.endpoint, memo, self._record_replies)
         client.allowed = self._allowed
         return client
 
@@ -130,9 +131,7 @@ class Kernel:
 
     def finish_pending(self) -> None:
         """See to it that what clients of another keeper have asked is replied to."""
-        connection = self.endpoint.connection
-        assert connection is not None
-        finisher = Finisher(self.loop, [*self.clients.values()], connection.sign)
+        finisher = Finisher(self.loop, [*self.clients.values()], self._sign)
         for record in tail_of(self.ring):
             if record.channel is Channel.IOPUB:
                 finisher.see(record.frames)
@@ -175,7 +174,19 @@ class Kernel:
             if self._finisher is not None:
                 for frames in found:
                     self._finisher.see(frames)
+            for frames in found:
+                self._idle_watch.publish(frames)
             self.record([(Channel.IOPUB, b"", frames) for frames in found])
+
+    def _sign(self, parts: Sequence[bytes]) -> list[bytes]:
+        assert self.endpoint.connection is not None
+        return self.endpoint.connection.sign(parts)
+
+    def _record_replies(self, messages: list[tuple[Channel, bytes, Sequence[bytes]]]) -> None:
+        self.record(messages)
+        for channel, _, frames in messages:
+            if channel is Channel.SHELL:
+                self._idle_watch.reply(frames)
 
     def record(self, messages: list[tuple[Channel, bytes, Sequence[bytes]]]) -> None:
         """Keep messages, and send them to whoever is up to date."""

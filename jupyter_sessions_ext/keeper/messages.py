@@ -112,3 +112,10 @@ def message_type(header: bytes) -> str | None:
     except (ValueError, LookupError, TypeError):
         return None
     return found if isinstance(found, str) else None
+
+
+def remember(ids: dict[str, None], new: str, most: int = 1000) -> None:
+    """Add to the latest ids."""
+    ids[new] = None
+    while len(ids) > most:
+        del ids[next(iter(ids))]

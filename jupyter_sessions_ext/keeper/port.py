@@ -56,6 +56,11 @@ class Port:
         self._is_answering = False
         self._answering: dict[socket.socket, Timer] = {}
 
+    @property
+    def is_held(self) -> bool:
+        """Whether it is open."""
+        return bool(self.sockets)
+
     def wait(self) -> None:
         """Wait for a server, and answer in its place when that takes long."""
         self._timer = self._loop.call_later(PATIENCE, self._answer)

@@ -193,7 +193,8 @@ class Keeper:
             log("the folder is gone")
             self._loop.stop()
         elif self._server is None:
-            seconds = LOOK_INTERVAL if self._port is not None else 100 * LOOK_INTERVAL
+            is_held = self._port is not None and self._port.is_held
+            seconds = LOOK_INTERVAL if is_held else 100 * LOOK_INTERVAL
             self._loop.call_later(seconds, self._look_at_folder)
 
     def _reap(self) -> None:
