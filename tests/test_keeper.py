@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import socket
+import subprocess
+import sys
 import threading
 from contextlib import closing
 from functools import partial
@@ -13,7 +15,7 @@ import httpx
 import pytest
 from clients import new_session, sessions
 from drills import drill_count
-from homes import history, state_folder, until_recorded
+from homes import TESTS, history, state_folder, until_recorded
 from lasting import LastingClient
 from servers import Home, Server, keepers, kernel_processes, wait_until
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PRINTS = "import time\nfor i in range({count}): print(i, flush=True); time.sleep(0.01)"
+
+
+IMPATIENT = ["--ServerApp.jpserver_extensions={'impatient': True}"]
 
 
 def assert_whole(client: LastingClient, request: str, count: int) -> None:
@@ -206,3 +211,51 @@ def test_no_request_fails_while_the_server_is_restarted(home: Home, server: Serv
         done.set()
         thread.join()
     assert set(polled) == {200}
+
+
+def test_a_keeper_that_hangs_is_replaced_and_what_was_asked_of_it_is_done(
+    home: Home, server_factory: Callable[..., Server]
+) -> None:
+    env = {"PYTHONPATH": str(TESTS)}
+    with server_factory(args=IMPATIENT, env=env) as server:
+        kernel_id = new_session(server)["kernel"]["id"]
+        with LastingClient(server, kernel_id) as client:
+            request = client.execute(PRINTS.format(count=400))
+            until_printed(client, request, 10)
+            [keeper] = keepers(home)
+            keeper.suspend()
+            assert_whole(client, request, 400)
+            assert client.connections == 1
+            assert [k.pid for k in keepers(home)] != [keeper.pid]
+
+
+def test_a_second_keeper_leaves_the_first_alone(home: Home, server: Server) -> None:
+    kernel_id = new_session(server)["kernel"]["id"]
+    with LastingClient(server, kernel_id) as client:
+        request = client.execute(PRINTS.format(count=100))
+        until_printed(client, request, 10)
+        folder = state_folder(home) / "keeper"
+        command = [sys.executable, "-m", "jupyter_sessions_ext.keeper", str(folder)]
+        assert subprocess.run(command, check=False, timeout=20).returncode == 0
+        assert_whole(client, request, 100)
+        assert (len(keepers(home)), client.connections) == (1, 1)
+
+
+def test_a_keeper_of_another_version_is_replaced_and_what_it_kept_stays(
+    home: Home, server_factory: Callable[..., Server]
+) -> None:
+    env = {"PYTHONPATH": str(TESTS), "OLD_KEEPER": "1"}
+    with server_factory(args=IMPATIENT, env=env) as server:
+        kernel_id = new_session(server)["kernel"]["id"]
+        with LastingClient(server, kernel_id) as client:
+            request = client.execute("import time; print(1, flush=True); time.sleep(2); print(2)")
+            until_printed(client, request, 1)
+            old = {process.pid for process in home.processes()} - {server.pid}
+            server.kill()
+            until_recorded(home, "2\\n")
+            server.env, server.args = {}, []
+            server.start()
+            wait_until(lambda: client.is_finished(request), 30, "the cell had finished")
+            assert client.text(request) == "1\n2\n"
+            [new] = keepers(home)
+            assert new.pid not in old

@@ -45,7 +45,7 @@ class ServerLink:
         connection: socket.socket,
         feeds: Mapping[int, Feed],
         noted: Callable[[dict[str, Any]], object],
-        ended: Callable[[str], object],
+        ended: Callable[[ServerLink, str], object],
     ) -> None:
         self._socket = connection
         self._feeds = feeds
@@ -56,7 +56,7 @@ class ServerLink:
         self._numbers = itertools.count(1)
         self._calls: dict[int, tuple[asyncio.Future[dict[str, Any]], _Answered | None]] = {}
         self._loop = asyncio.get_running_loop()
-        self._is_open = True
+        self.is_open = True
         self.received = 0
         """Bytes, since the beginning."""
         connection.setblocking(False)
@@ -86,7 +86,7 @@ class ServerLink:
 
         :param files: descriptors, which must stay open until then
         """
-        if self._is_open:
+        if self.is_open:
             self._unsent.append((memoryview(packet), files))
             if len(self._unsent) == 1:
                 self._flush()
@@ -155,13 +155,15 @@ class ServerLink:
                 answer.set_exception(KeeperError(error))
 
     def _end(self, reason: str) -> None:
-        if self._is_open:
+        if self.is_open:
             self.close()
-            self._ended(reason)
+            self._ended(self, reason)
 
     def close(self) -> None:
         """End it."""
-        self._is_open = False
+        if not self.is_open:
+            return
+        self.is_open = False
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._socket.close()

@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 VERSION = 1
-"""Of the packets; another one means another keeper."""
+"""Of what is said; a server replaces a keeper of another one.
+
+For that, packets of JSON and the calls ``hello`` and ``retire`` must stay as they are; and so must
+the files of rings and clients, which the keeper's successor goes on with.
+"""
 
 SOCKET, LOCK = "keeper.sock", "keeper.lock"
 """Files in the keeper's folder."""

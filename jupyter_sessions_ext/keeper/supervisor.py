@@ -16,10 +16,10 @@ from typing import Any
 
 from tornado.ioloop import IOLoop
 
-from ..errors import KeeperError
+from ..errors import KeeperError, KeeperGoneError
 from .backlog import Backlog
 from .channel import Feed, ServerLink
-from .protocol import CHANNELS, Channel, Kind, pack, pack_json
+from .protocol import CHANNELS, VERSION, Channel, Kind, pack, pack_json
 from .takeover import connect, signal_holder
 
 START_TIMEOUT = 20.0
@@ -32,6 +32,9 @@ _PING_INTERVAL = 10.0
 _RETRY_INTERVAL = 0.02
 _AGAIN = 10.0
 """Seconds until it is tried again to start a keeper."""
+
+COMMAND = ("-m", f"{__package__}")
+"""What Python runs as a keeper, in a folder."""
 
 _CHILDREN: list[subprocess.Popen[bytes]] = []
 """Keepers that were started: they may outlive who has started them, without a warning."""
@@ -242,6 +245,8 @@ class Supervisor:
             return self._link
         try:
             link = await asyncio.wait_for(self._open(), START_TIMEOUT)
+            while not link.is_open:  # it has ended in that moment
+                link = await asyncio.wait_for(self._open(), START_TIMEOUT)
         except asyncio.TimeoutError:
             raise KeeperError(f"no keeper answered in {START_TIMEOUT:.0f} s") from None
         except OSError as error:
@@ -260,16 +265,32 @@ class Supervisor:
             connection = await asyncio.to_thread(self._try)
             if connection is not None:
                 link = ServerLink(connection, self._feeds, self._noted, self._ended)
-                with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(link.call("hello", **self._hello), ANSWER_TIMEOUT)
+                if await self._is_right(link):
                     return link
                 link.close()
-                self._signal(signal.SIGKILL)
             elif await self._start():
                 # There is one that cannot be reached: its socket's file is gone, or it hangs.
                 found_none += _RETRY_INTERVAL
                 self._signal(signal.SIGKILL if found_none > ANSWER_TIMEOUT else signal.SIGUSR1)
             await asyncio.sleep(_RETRY_INTERVAL)
+
+    async def _is_right(self, link: ServerLink) -> bool:
+        """Greet a keeper; end one that hangs, or is of another version. What it kept stays."""
+        try:
+            answer = await asyncio.wait_for(link.call("hello", **self._hello), ANSWER_TIMEOUT)
+            if answer.get("version") == VERSION:
+                return True
+            self._log.info("The keeper is of another version, and is replaced.")
+            await asyncio.wait_for(link.call("retire"), ANSWER_TIMEOUT)
+        except asyncio.TimeoutError:
+            self._log.warning("The keeper does not answer, and is replaced.")
+            self._signal(signal.SIGKILL)
+        except KeeperGoneError:
+            pass
+        except KeeperError as error:
+            self._log.warning("The keeper is replaced: %s", error)
+            self._signal(signal.SIGKILL)
+        return False
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(OSError):
@@ -284,9 +305,9 @@ class Supervisor:
                 await asyncio.wait_for(link.call("ping"), ANSWER_TIMEOUT)
             except asyncio.TimeoutError:
                 if link.received == received:
-                    self._log.error("The keeper does not answer; it is replaced.")
+                    self._log.error("The keeper does not answer, and is replaced.")
                     self._signal(signal.SIGKILL)
-            except KeeperError:
+            except KeeperGoneError:
                 return
 
     def _try(self) -> socket.socket | None:
@@ -317,7 +338,7 @@ class Supervisor:
         log = os.open(self._folder / "keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             return subprocess.Popen(
-                [sys.executable, "-m", f"{__package__}", str(self._folder)],
+                [sys.executable, *COMMAND, str(self._folder)],
                 env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
@@ -328,8 +349,10 @@ class Supervisor:
         finally:
             os.close(log)
 
-    def _ended(self, reason: str) -> None:
+    def _ended(self, link: ServerLink, reason: str) -> None:
         """Go on with another keeper: nobody else needs to notice."""
+        if link is not self._link:  # it was never in use, and is looked for another one already
+            return
         self._link = None
         if self._watching is not None:
             self._watching.cancel()
