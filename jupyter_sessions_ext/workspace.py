@@ -197,6 +197,11 @@ class Workspace(Commits):
             )
         )
 
+    def will_have_session(self, kernel_id: str) -> bool:
+        """Tell whether a session stays, dormant, when a kernel is gone."""
+        sessions = self.registry.of_kernel(kernel_id)
+        return any(session.session_id not in self._deleting for session in sessions)
+
     @contextlib.contextmanager
     def deleting(self, session_id: str) -> Iterator[None]:
         """Keep a session that is being deleted from turning dormant when its kernel ends."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import websocket
+from jupyter_server.services.kernels.connection.base import deserialize_binary_message
 from messages import execute_request
 from servers import Server, wait_until
 
@@ -63,9 +64,11 @@ class LastingClient:
             with contextlib.suppress(OSError, websocket.WebSocketException):
                 self._channels = self._server.connect(self._kernel_id, self.session_id, 120)
                 self.connections += 1
-                while text := self._channels.recv():
+                while data := self._channels.recv():
                     time.sleep(self._delay)
-                    self.messages.append(json.loads(text))
+                    is_binary = isinstance(data, bytes)  # one with buffers
+                    message = deserialize_binary_message(data) if is_binary else json.loads(data)
+                    self.messages.append(message)
             time.sleep(0.02)
 
     def execute(self, code: str, **content: Any) -> str:

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,18 @@ if TYPE_CHECKING:
 
 PRINTS = "import time\nfor i in range({count}): print(i, flush=True); time.sleep(0.01)"
 
+
+RICH = """
+import time
+from comm import create_comm
+from IPython.display import display
+comm = create_comm(target_name="widget")
+for i in range({count}):
+    print(i, flush=True)
+    comm.send({{"n": i}}, buffers=[bytes(100)])
+    display({{"image/png": f"{{i}}" + "A" * 5000}}, raw=True)
+    time.sleep(0.02)
+"""
 
 IMPATIENT = ["--ServerApp.jpserver_extensions={'impatient': True}"]
 
@@ -65,6 +77,33 @@ def test_cells_go_on_over_restarts_and_end_meanwhile_and_no_line_is_lost(
             wait_until(partial(other.was_idle_after, request), 10, "the other has it")
             assert other.text(request) == client.text(request)
             assert other.of(request, "execute_reply") == []
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(900)
+def test_images_and_widgets_of_many_kernels_go_on_over_restarts(server: Server) -> None:
+    count = 80
+    kernels = [
+        new_session(server, f"{number}.ipynb")["kernel"]["id"]
+        for number in range(drill_count(3, 10))
+    ]
+    with ExitStack() as stack:
+        clients = [stack.enter_context(LastingClient(server, kernel)) for kernel in kernels]
+        for number in range(drill_count(1, 20)):
+            asked = [(client, client.execute(RICH.format(count=count))) for client in clients]
+            for client, request in asked:
+                until_printed(client, request, 5)
+            server.terminate() if number % 2 else server.kill()
+            server.start()
+            for client, request in asked:
+                assert_whole(client, request, count)
+                comms = [m["content"]["data"].get("n") for m in client.of(request, "comm_msg")]
+                assert comms == [*range(count)]
+                images = [
+                    m["content"]["data"]["image/png"].rstrip("A")
+                    for m in client.of(request, "display_data")
+                ]
+                assert images == [str(i) for i in range(count)]
 
 
 @pytest.mark.drill

@@ -7,6 +7,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from unittest import mock
 
@@ -21,6 +22,7 @@ from nbclient import NotebookClient
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from servers import CellError, Home, Server, wait_until
 
+from jupyter_sessions_ext.kernels.logs import trim_rings
 from jupyter_sessions_ext.models import now
 
 PATH = "work/Übung 1.ipynb"
@@ -270,6 +272,33 @@ def test_there_is_none_of_a_kernel_that_is_gone(recorded: Recorded) -> None:
     done = run(recorded.server.home, "transcript", "gone.ipynb")
     assert (done.code, done.out) == (1, "")
     assert "revive the session" in done.err
+
+
+def test_that_of_a_kernel_that_has_ended_stays_with_its_session(recorded: Recorded) -> None:
+    session = new_session(recorded.server, "ended.ipynb")
+    kernel_id = session["kernel"]["id"]
+    recorded.server.execute(kernel_id, "print('the last words')")
+    assert recorded.server.delete(f"/api/kernels/{kernel_id}").status_code == 204
+    [cell] = recorded.transcript(session["id"])["cells"]
+    assert text_of(cell) == "the last words\n"
+    [ring] = (recorded.server.home.data_dir).rglob(f"kernel-{kernel_id}")
+    path = f"/sessions/{session['id']}"
+    assert recorded.admin.ask("DELETE", path).status_code == 204
+    others = {path.name for path in ring.parent.iterdir()} - {ring.name}
+    trim_rings(ring.parent, others, set())  # as is done once a minute
+    assert not ring.exists()
+
+
+def test_rings_are_removed_when_nobody_wants_them_any_more(tmp_path: Path) -> None:
+    for name in ("running", "wanted", "old", "unwanted"):
+        folder = tmp_path / f"kernel-{name}"
+        folder.mkdir()
+        (folder / "1.ring").touch()
+    long_ago = time.time() - 8 * 24 * 3600
+    for name in ("running", "old"):
+        os.utime(tmp_path / f"kernel-{name}" / "1.ring", (long_ago, long_ago))
+    trim_rings(tmp_path, {"kernel-running"}, {"kernel-wanted", "kernel-old"})
+    assert {path.name for path in tmp_path.iterdir()} == {"kernel-running", "kernel-wanted"}
 
 
 # ---------------------------------------------------------------------- the command line

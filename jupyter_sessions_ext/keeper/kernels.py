@@ -100,13 +100,16 @@ class Kernels:
                 break
         self._recorded(kernel)
 
-    def drop(self, kernel_id: str) -> None:
-        """Forget a kernel that has ended."""
+    def drop(self, kernel_id: str, *, has_transcript: bool) -> None:
+        """Forget a kernel that has ended.
+
+        :param has_transcript: its ring is kept: the server removes it in its time
+        """
         kept = self._kernels.pop(kernel_id, None)
         if kept is not None:
             self._drop_clients(kept)
             kept.close()
-            kept.ring.remove()
+            kept.ring.close() if has_transcript else kept.ring.remove()
 
     def client(self, kernel: Kernel, client: bytes) -> Client:
         """Return a client of a kernel; one that is not known begins with what comes from now on."""

@@ -202,6 +202,11 @@ class Ring:
         self._drop(self.size - 1)
         return had
 
+    def close(self) -> None:
+        """Write no more; what is in files stays."""
+        for segment in self._segments:
+            segment.seal()
+
     def remove(self) -> None:
         """Forget all."""
         for segment in self._segments:

@@ -335,17 +335,19 @@ class Keeper:
                 )
             )
 
-    def _forget(self, link: Link, answer: object, kernel: str) -> dict[str, Any]:
-        self._drop(kernel)
+    def _forget(
+        self, link: Link, answer: object, kernel: str, has_transcript: bool
+    ) -> dict[str, Any]:
+        self._drop(kernel, has_transcript=has_transcript)
         return {}
 
-    def _drop(self, kernel: str) -> None:
+    def _drop(self, kernel: str, *, has_transcript: bool = True) -> None:
         kept = self._kernels.get(kernel)
         if kept is not None:
             for number, (client, _) in [*self._streams.items()]:
                 if kept.clients.get(client.memo.client) is client:
                     del self._streams[number]
-            self._kernels.drop(kernel)
+            self._kernels.drop(kernel, has_transcript=has_transcript)
             self._to_tell.discard(kept)
             self._leave_when_idle()
 

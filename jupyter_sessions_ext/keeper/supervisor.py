@@ -134,12 +134,17 @@ class Supervisor:
         if not answer.cancelled() and (error := answer.exception()) is not None:
             self._log.warning("The keeper: %s", error)
 
-    def forget(self, kernel_id: str) -> None:
-        """Have a kernel that has ended recorded no more."""
+    def forget(self, kernel_id: str, *, has_transcript: bool) -> None:
+        """Have a kernel that has ended recorded no more.
+
+        :param has_transcript: what is recorded is kept: see :func:`.recording.trim_rings`
+        """
         self._backlogs.pop(kernel_id, None)
         self._feeding.discard(kernel_id)
         if self._kernels.pop(kernel_id, None) is not None and self._link is not None:
-            self._link.call("forget", kernel=kernel_id).add_done_callback(self._answered)
+            self._link.call(
+                "forget", kernel=kernel_id, has_transcript=has_transcript
+            ).add_done_callback(self._answered)
 
     def keeps(self, kernel_id: str) -> bool:
         """Tell whether a kernel is recorded."""

@@ -1,10 +1,11 @@
-"""Keeps the kernels' log files small: what kernels write there outlives the server's interest."""
+"""Keeps what kernels have written and sent from piling up: it outlives the server's interest."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import os
+import shutil
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,6 +15,8 @@ from tornado.ioloop import PeriodicCallback
 
 from ..folder import Place
 from ..host import environment
+from ..keeper.protocol import RINGS
+from ..keeper.ring import folder_name
 from ..models import KernelRecord
 from ..workspace import Workspace
 from .secrets import masked, secrets_of, without_rest
@@ -22,7 +25,7 @@ LOG_LIMIT = 1 << 20
 """Bytes; a longer log keeps its last half."""
 
 LOG_RETENTION = 7 * 24 * 3600
-"""Seconds for which the log of a kernel that is gone is kept."""
+"""Seconds for which the log of a kernel that is gone is kept, and what it has sent."""
 
 _INTERVAL = 60.0
 _MARGIN = 64 << 10
@@ -50,10 +53,16 @@ class LogKeeper:
     async def _look(self) -> None:
         place = self._workspace.place
         if place is not None:
-            known = {
-                place.log_file(kernel_id).name for kernel_id in self._workspace.registry.kernels
-            }
+            registry = self._workspace.registry
+            known = {place.log_file(kernel_id).name for kernel_id in registry.kernels}
             await asyncio.to_thread(trim, place.folder / "logs", known)
+            wanted = {s.kernel_id for s in registry.sessions.values() if s.kernel_id}
+            await asyncio.to_thread(
+                trim_rings,
+                place.keeper / RINGS,
+                {folder_name(kernel_id) for kernel_id in registry.kernels},
+                {folder_name(kernel_id) for kernel_id in wanted},
+            )
 
 
 def trim(folder: Path, known: set[str]) -> None:
@@ -68,6 +77,20 @@ def trim(folder: Path, known: set[str]) -> None:
                 _shorten(log)
             if log.name not in known and time.time() - status.st_mtime > LOG_RETENTION:
                 log.unlink()
+
+
+def trim_rings(folder: Path, kept: set[str], wanted: set[str]) -> None:
+    """Remove what kernels have sent that are gone: when no session is left, or after some days.
+
+    :param kept: the names of the folders of kernels that are not gone
+    :param wanted: those of kernels of sessions, dormant ones included
+    """
+    for ring in folder.glob("kernel-*"):
+        with contextlib.suppress(OSError):
+            latest = max((file.stat().st_mtime for file in ring.iterdir()), default=0.0)
+            is_old = time.time() - latest > LOG_RETENTION
+            if ring.name not in kept and (is_old or ring.name not in wanted):
+                shutil.rmtree(ring)
 
 
 def _shorten(log: Path) -> None:

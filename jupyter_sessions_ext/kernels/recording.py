@@ -141,9 +141,10 @@ class RecordingMixin(AsyncMappingKernelManager):
 
     def remove_kernel(self, kernel_id: str) -> Any:
         """Forget a kernel."""
+        has_transcript = self.workspace.will_have_session(kernel_id)
         removed: Any = super().remove_kernel(kernel_id)
         if self.workspace.keeps_kernels:
-            self.keeper.forget(kernel_id)
+            self.keeper.forget(kernel_id, has_transcript=has_transcript)
         return removed
 
     def close_port_unless_restarted(self) -> None:
