@@ -34,8 +34,12 @@ class KernelProcess:
         self._file: int | None = None
         self.has_ended = False
         if hasattr(os, "pidfd_open"):
-            with contextlib.suppress(NotImplementedError):
+            try:
                 self._file = os.pidfd_open(pid)
+            except ProcessLookupError:
+                raise
+            except OSError:  # a sandbox that does not have it
+                self._file = None
         # After it was opened: from then on it is that process, whatever becomes of its number.
         if started is not None and _started(pid) not in (started, None):
             self.close()

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-from ..host import locker
+from ..host import NAMES_LOCKERS, locker
 from .protocol import CLIENTS, LOCK, RINGS, SOCKET, Kind, ProtocolError, Unpacker, pack_json
 
 _TIMEOUT = 2.0
@@ -118,10 +118,13 @@ def signal_holder(folder: Path, number: int) -> bool:
 
     :raises OSError: it cannot be told, or done
     """
-    with contextlib.suppress(NotImplementedError, FileNotFoundError):
+    if not NAMES_LOCKERS:
+        return False
+    try:
         with open(folder / LOCK, "rb") as file:
             pid = locker(file.fileno(), 0, 1)
-        if pid:
-            os.kill(pid, number)
-            return True
-    return False
+    except FileNotFoundError:
+        return False
+    if pid:
+        os.kill(pid, number)
+    return bool(pid)
