@@ -129,6 +129,18 @@ class Client:
         self._record([(channel, self.memo.client, frames) for frames in found])
         if len(self.memo.pending) != had:
             self.memo.write()
+            self._rest()
+
+    @property
+    def is_away(self) -> bool:
+        """Whether it is neither connected nor waited for."""
+        return self._connection is None and self._settling is None and not self.memo.pending
+
+    def _rest(self) -> None:
+        """Let go of what is of no use when nothing is to come for it alone."""
+        if self.is_away:
+            self._disconnect()
+            self.memo.rest()
 
     # ------------------------------------------------------------------ the server
 
@@ -164,8 +176,7 @@ class Client:
             self._forward_unhandled(peer, delivery)
             peer.close()
         delivery.close()
-        if not self.memo.pending:
-            self._disconnect()  # nothing is to come for it alone
+        self._rest()
 
     def _forward_unhandled(self, peer: Peer, delivery: Delivery) -> None:
         came, connection = peer.received, self._kernel.connection
@@ -180,6 +191,7 @@ class Client:
     def close(self) -> None:
         """Let go of the client."""
         self._disconnect()
+        self.memo.rest()
         self.stream = None
         if self._settling is not None:
             self._settling.cancel()

@@ -143,11 +143,12 @@ class Kernel:
 
     def _published(self, messages: list[list[bytes]]) -> None:
         self.endpoint.hear()
-        found: Sequence[Sequence[bytes]] = [
-            frames
-            for message in messages
-            if (frames := frames_of(message)) and not is_private(frames)
-        ]
+        found: list[Sequence[bytes]] = []
+        for message in messages:
+            frames = frames_of(message)
+            if frames and not is_private(frames):
+                found.append(frames)
+                self._idle_watch.publish(frames)
         if self._splice is not None:
             waits = self._splice.is_waiting
             found = self._splice.hear(found)
@@ -158,6 +159,7 @@ class Kernel:
     def feed(self, frames: Sequence[bytes]) -> None:
         """Take a message that the server has heard."""
         if self._splice is not None:
+            self._idle_watch.publish(frames)
             self._record_published(self._splice.feed([frames]))
 
     def _give_up(self) -> None:
@@ -174,8 +176,6 @@ class Kernel:
             if self._finisher is not None:
                 for frames in found:
                     self._finisher.see(frames)
-            for frames in found:
-                self._idle_watch.publish(frames)
             self.record([(Channel.IOPUB, b"", frames) for frames in found])
 
     def _sign(self, parts: Sequence[bytes]) -> list[bytes]:

@@ -17,6 +17,9 @@ from .protocol import CLIENTS, DEFAULT_LIMIT, DEFAULT_TOTAL, RINGS
 from .ring import Ring, folder_name
 from .splice import asked_of
 
+MOST_CLIENTS = 100
+"""Clients of a kernel that are known; beyond that, who was away for longest begins anew."""
+
 
 class Kernels:
     """Kernels by their id.
@@ -65,10 +68,11 @@ class Kernels:
         """Bytes that are kept."""
         return sum(kernel.ring.size for kernel in self._kernels.values())
 
-    def keep(self, kernel_id: str, *, is_new: bool) -> Kernel:
+    def keep(self, kernel_id: str, *, is_new: bool, is_fed: bool) -> Kernel:
         """Return a kernel; one that is not kept yet begins with what another keeper has left.
 
         :param is_new: nothing was left of it: what is there is of another one
+        :param is_fed: the server has heard it until now
         """
         kept = self._kernels.get(kernel_id)
         if kept is None:
@@ -88,7 +92,7 @@ class Kernels:
             self._load_clients(kept)
             if is_new:
                 self._drop_clients(kept)
-            else:
+            elif is_fed:
                 kept.splice()
         return kept
 
@@ -113,12 +117,23 @@ class Kernels:
 
     def client(self, kernel: Kernel, client: bytes) -> Client:
         """Return a client of a kernel; one that is not known begins with what comes from now on."""
-        found = kernel.clients.get(client)
-        if found is None:
+        found = kernel.clients.pop(client, None)
+        if found is not None:
+            kernel.clients[client] = found  # as the latest
+        else:
+            self._drop_oldest(kernel)
             memo = Memo(self._clients, kernel.kernel_id, client, kernel.ring.next - 1, ())
             memo.write()
             found = kernel.client(memo)
         return found
+
+    def _drop_oldest(self, kernel: Kernel) -> None:
+        """Forget who was away for longest: a page that is reloaded is another client each time."""
+        if len(kernel.clients) >= MOST_CLIENTS:
+            for oldest in kernel.clients.values():
+                if oldest.is_away:
+                    self._drop_client(kernel, oldest)
+                    break
 
     def _load_clients(self, kernel: Kernel) -> None:
         """Know the clients that another keeper has known."""
@@ -130,9 +145,12 @@ class Kernels:
 
     def _drop_clients(self, kernel: Kernel) -> None:
         for client in [*kernel.clients.values()]:
-            del kernel.clients[client.memo.client]
-            client.close()
-            client.memo.remove()
+            self._drop_client(kernel, client)
+
+    def _drop_client(self, kernel: Kernel, client: Client) -> None:
+        del kernel.clients[client.memo.client]
+        client.close()
+        client.memo.remove()
 
 
 def _load(path: Path) -> Memo | None:

@@ -30,6 +30,8 @@ class Memo:
         self.client = client
         self.received = received
         self.pending = dict.fromkeys(pending)
+        self._file: int | None = None
+        self._size = 0
 
     @classmethod
     def load(cls, path: Path) -> Memo:
@@ -65,15 +67,20 @@ class Memo:
         }
         data = json.dumps(noted).encode()
         with contextlib.suppress(OSError):
-            file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            try:
-                # Longer first: who is killed in between leaves blanks at its end; JSON allows it.
-                size = os.fstat(file).st_size
-                os.pwrite(file, data.ljust(size), 0)
-                os.ftruncate(file, len(data))
-            finally:
-                os.close(file)
+            if self._file is None:
+                self._file = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                self._size = os.fstat(self._file).st_size
+            # One call, for each cell waits for it: blanks cover what was longer; JSON allows them.
+            self._size = max(self._size, len(data))
+            os.pwrite(self._file, data.ljust(self._size), 0)
+
+    def rest(self) -> None:
+        """Close the file, until it is written again."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
 
     def remove(self) -> None:
         """Forget it."""
+        self.rest()
         self.path.unlink(missing_ok=True)

@@ -290,11 +290,12 @@ class Keeper:
         kernel: str,
         connection: dict[str, Any],
         is_new: bool,
+        is_fed: bool,
         is_busy: bool,
         allowed: list[str],
         process: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        kept = self._kernels.keep(kernel, is_new=is_new)
+        kept = self._kernels.keep(kernel, is_new=is_new, is_fed=is_fed)
         self._has_kept = True
         self._stay()
         kept.allow(allowed)

@@ -96,8 +96,10 @@ class Supervisor:
 
     def _tell(self, link: ServerLink, kernel_id: str) -> None:
         about = self._kernels[kernel_id]
-        link.call("kernel", kernel=kernel_id, **about).add_done_callback(self._answered)
-        if not about["is_new"] and kernel_id in self._backlogs:
+        is_fed = not about["is_new"] and kernel_id in self._backlogs
+        call = link.call("kernel", kernel=kernel_id, is_fed=is_fed, **about)
+        call.add_done_callback(self._answered)
+        if is_fed:
             self._feeding.add(kernel_id)
             for frames in self._backlogs[kernel_id].messages():
                 self._feed(link, kernel_id, frames)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
+import time
 from collections.abc import Container, Iterable
 from concurrent.futures import Future
+from functools import partial
 from typing import Any
 
 import zmq
@@ -18,8 +19,12 @@ from ..models import KernelActivity
 from ..workspace import Workspace
 from .kernel import DurableKernelMixin
 
+QUIET = 0.003
+"""Seconds without activity after which it is committed: cells that follow one another at once need
+not wait for commits."""
+
 ACTIVITY_INTERVAL = 0.25
-"""Seconds between commits of a kernel's last activity; a change of its state is not held back."""
+"""Seconds after which it is committed at the latest."""
 
 
 class ActivityMixin(AsyncMappingKernelManager):
@@ -31,8 +36,8 @@ class ActivityMixin(AsyncMappingKernelManager):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._active: set[str] = set()
-        self._recording: asyncio.Future[Any] | None = None
-        self._recording_soon: object | None = None
+        self._recording: object | None = None
+        self._last_change = 0.0
         self._tracked: set[str] = set()
         self._changed: set[str] = set()
 
@@ -74,20 +79,29 @@ class ActivityMixin(AsyncMappingKernelManager):
 
     def _activity_changed(self, change: Any) -> None:
         self._active.add(change.owner.kernel_id)
-        if change.name == "execution_state":
-            self._record_activity()
-        elif self._recording_soon is None:
-            self._recording_soon = IOLoop.current().call_later(
-                ACTIVITY_INTERVAL, self._record_activity
-            )
+        self._last_change = time.monotonic()
+        self._record_soon()
 
-    def _record_activity(self, _: object = None) -> None:
-        if self._recording_soon is not None:
-            IOLoop.current().remove_timeout(self._recording_soon)
-            self._recording_soon = None
-        if self._active and (self._recording is None or self._recording.done()):
-            self._recording = self.workspace.active(self._take_activity)
-            self._recording.add_done_callback(self._record_activity)
+    def _record_soon(self) -> None:
+        if self._active and self._recording is None:
+            self._record_when_quiet(time.monotonic() + ACTIVITY_INTERVAL)
+
+    def _record_when_quiet(self, latest: float) -> None:
+        left = min(self._last_change + QUIET, latest) - time.monotonic()
+        if left > 0:
+            look = partial(self._record_when_quiet, latest)
+            self._recording = IOLoop.current().call_later(left, look)
+        else:
+            self._record_activity()
+
+    def _record_activity(self) -> None:
+        if self._recording is not None:
+            IOLoop.current().remove_timeout(self._recording)
+        self.workspace.active(self._take_activity).add_done_callback(self._recorded_activity)
+
+    def _recorded_activity(self, _: object) -> None:
+        self._recording = None
+        self._record_soon()
 
     def _take_activity(self) -> Iterable[KernelActivity]:
         active, self._active = self._active, set()

@@ -41,6 +41,9 @@ starting_for: ContextVar[SessionRecord | None] = ContextVar("starting_for", defa
 STOP_TIMEOUT = 2.0
 """Seconds that a stopping server waits for each thing under way (it is killed after 10 s)."""
 
+IDLE_ANSWER = 5.0
+"""Seconds in which an idle kernel answers: what takes longer was a cell, though not recorded."""
+
 
 _KERNEL_ID = re.compile(r"[\w.:@+-]{1,100}", re.ASCII)
 _KERNEL_ID_IS = "1 to 100 letters, digits or any of . : @ + - _"
@@ -331,16 +334,18 @@ class DurableMappingMixin(RecordingMixin, ActivityMixin):
                 continue
             stream = kernel.connect_shell()
             record = self.workspace.registry.kernels[kernel_id]
-            stream.on_recv(partial(self._answered, kernel, stream, record))
+            stream.on_recv(partial(self._answered, kernel, stream, record, time.monotonic()))
             # A kernel that died meanwhile must not hold up the end of the server.
             stream.socket.setsockopt(zmq.LINGER, 0)
             kernel.session.send(stream, "kernel_info_request")
 
-    def _answered(self, kernel: Any, stream: Any, record: KernelRecord, _: list[bytes]) -> None:
+    def _answered(
+        self, kernel: Any, stream: Any, record: KernelRecord, asked: float, _: list[bytes]
+    ) -> None:
         stream.close()
         if kernel.execution_state == "busy":
             kernel.execution_state = "idle"
-        if record.execution_state != "busy":
+        if record.execution_state != "busy" and time.monotonic() - asked < IDLE_ANSWER:
             # It was idle all the time: the question itself is no activity.
             kernel.last_activity = record.last_activity
 
