@@ -65,7 +65,6 @@ def test_what_was_noted_long_ago_is_delivered(delivery: Delivery) -> None:
     for number in range(1, 2 * CAPACITY):
         delivery.write(number, 10 * number)
     assert delivery.delivered(10 * (CAPACITY + 100) + 9) == CAPACITY + 100
-    assert delivery.oldest_end == 10 * CAPACITY
 
 
 @given(
@@ -85,7 +84,7 @@ def test_what_a_client_sent_and_was_not_handled_is_found_whole(
         received += len(piece)
         left = b"" if is_handled else left + piece
         if is_handled:
-            delivery.handle(0)
+            delivery.handle(delivery.taken)
     expected = left + unread if len(left) <= INPUT_SIZE else None
     assert delivery.unhandled(received + len(unread), unread) == expected
     delivery.close()
@@ -254,7 +253,7 @@ class Later(Loop):
     """A loop on which what is to come later comes when it is told to."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(print)
         self.waiting: list[Callable[[], object]] = []
 
     def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:

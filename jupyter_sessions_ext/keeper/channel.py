@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
+import os
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -42,11 +44,13 @@ class ServerLink:
 
     def __init__(
         self,
+        log: logging.Logger | Any,
         connection: socket.socket,
         feeds: Mapping[int, Feed],
         noted: Callable[[dict[str, Any]], object],
         ended: Callable[[ServerLink, str], object],
     ) -> None:
+        self._log = log
         self._socket = connection
         self._feeds = feeds
         self._noted = noted
@@ -72,7 +76,7 @@ class ServerLink:
     ) -> asyncio.Future[dict[str, Any]]:
         """Ask the keeper; the answer is a KeeperError if it refuses, or is gone.
 
-        :param files: descriptors that it gets duplicates of
+        :param files: descriptors that it gets duplicates of; they are closed when they are sent
         :param answered: is called with the answer before anything else is received
         """
         number = next(self._numbers)
@@ -84,12 +88,14 @@ class ServerLink:
     def send(self, packet: bytes, files: Sequence[int] = ()) -> None:
         """Send a packet, now or as soon as it can be.
 
-        :param files: descriptors, which must stay open until then
+        :param files: descriptors, which are closed then
         """
-        if self.is_open:
-            self._unsent.append((memoryview(packet), files))
-            if len(self._unsent) == 1:
-                self._flush()
+        if not self.is_open:
+            _close_all(files)
+            return
+        self._unsent.append((memoryview(packet), files))
+        if len(self._unsent) == 1:
+            self._flush()
 
     def _flush(self) -> None:
         try:
@@ -98,6 +104,7 @@ class ServerLink:
                 sent = socket.send_fds(self._socket, [data], list(files)) if files else (
                     self._socket.send(data)
                 )  # fmt: skip
+                _close_all(files)
                 if sent < len(data):
                     self._unsent[0] = (data[sent:], ())
                 else:
@@ -105,7 +112,7 @@ class ServerLink:
         except BlockingIOError:
             self._loop.add_writer(self._socket, self._flush)
         except OSError:
-            self._unsent.clear()  # reading tells that it is over
+            self._give_up_unsent()  # reading tells that it is over
         else:
             self._loop.remove_writer(self._socket)
 
@@ -123,9 +130,18 @@ class ServerLink:
             return
         try:
             for packet in self._unpacker.feed(data):
-                self._take(packet)
+                self._take_safely(packet)
         except ProtocolError as error:
             self._end(str(error))
+
+    def _take_safely(self, packet: Packet) -> None:
+        """Take a packet; what is wrong with it, or whom it is for, is not the others' matter."""
+        try:
+            self._take(packet)
+        except ProtocolError:
+            raise
+        except Exception:
+            self._log.exception("A packet of the keeper cannot be used")
 
     def _take(self, packet: Packet) -> None:
         if packet.kind is Kind.STREAM:
@@ -167,9 +183,19 @@ class ServerLink:
         self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._socket.close()
-        self._unsent.clear()
+        self._give_up_unsent()
         for answer, _ in self._calls.values():
             if not answer.done():
                 answer.set_exception(KeeperGoneError("the keeper is gone"))
                 answer.exception()  # whoever waits has it; if nobody does, nothing is lost
         self._calls.clear()
+
+    def _give_up_unsent(self) -> None:
+        for _, files in self._unsent:
+            _close_all(files)
+        self._unsent.clear()
+
+
+def _close_all(files: Sequence[int]) -> None:
+    for file in files:
+        os.close(file)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
@@ -15,7 +14,16 @@ from .delivery import Delivery
 from .endpoint import Endpoint
 from .loop import Loop, Receiver, Timer
 from .memo import Memo
-from .messages import DELIMITER, HEADER, PARENT, frames_of, message_id, message_type, remember
+from .messages import (
+    CONTENT,
+    DELIMITER,
+    HEADER,
+    PARENT,
+    frames_of,
+    message_id,
+    message_type,
+    remember,
+)
 from .peer import NotAMessageError, Peer, requests
 from .protocol import Channel
 from .stream import Stream
@@ -31,14 +39,24 @@ class Connected(NamedTuple):
     """A client's connection, as the server has made it known."""
 
     peer: Peer | None
-    delivery: int
-    """Descriptor of the memory of :class:`.delivery.Delivery`."""
+    delivery: Delivery
+
+    @property
+    def delivered(self) -> int | None:
+        """The number of the last message that has arrived; None: it had not begun."""
+        return self.delivery.delivered(self.peer.acknowledged if self.peer else None)
 
     def close(self) -> None:
-        """Let go of it."""
+        """End it: no server has it any more."""
         if self.peer is not None:
             self.peer.close()
-        os.close(self.delivery)
+        self.delivery.close()
+
+    def release(self) -> None:
+        """Let go of it: the server still has it."""
+        if self.peer is not None:
+            self.peer.release()
+        self.delivery.close()
 
 
 class Client:
@@ -97,14 +115,17 @@ class Client:
 
         :param frames: with the delimiter and a signature
         """
+        if len(frames) <= HEADER + CONTENT:
+            return  # it is no message
         if channel is Channel.STDIN:  # it is busy, and was heard
-            self._forward(channel, frames)
+            self._forward(channel, frames, self.stream)
         else:
-            self._kernel.when_heard(partial(self._forward, channel, frames))
+            self._kernel.when_heard(partial(self._forward, channel, frames, self.stream))
 
-    def _forward(self, channel: Channel, frames: Sequence[bytes]) -> None:
+    def _forward(self, channel: Channel, frames: Sequence[bytes], stream: Stream | None) -> None:
+        if stream is not None and stream is self.stream:
+            self.unconfirmed += 1
         self.connect()
-        self.unconfirmed += 1
         asked, kind = message_id(frames[1 + HEADER]), message_type(frames[1 + HEADER])
         if asked is not None:
             if asked in self._seen:
@@ -146,9 +167,22 @@ class Client:
 
     def attach(self, stream: Stream, connection: Connected) -> None:
         """Be connected to the server: it gets what the client has not, and then what comes."""
-        self.stream, self._connection = stream, connection
+        self.stream, self._connection, self.unconfirmed = stream, connection, 0
         self.connect()
         stream.pump()
+
+    def confirm(self) -> None:
+        """Note what has arrived by now: the server and the keeper may end together."""
+        if self._connection is not None:
+            if self._connection.peer is not None:
+                self._connection.peer.ask()
+            self._note_received(self._connection)
+
+    def _note_received(self, connection: Connected) -> None:
+        received = connection.delivered
+        if received is not None and received != self.memo.received:
+            self.memo.received = received
+            self.memo.write()
 
     def detach(self) -> None:
         """Be disconnected: it is found out what has arrived."""
@@ -167,15 +201,10 @@ class Client:
     def settled(self, connection: Connected) -> None:
         """Note what has arrived, and forward what was sent and not handled."""
         self._settling = None
-        delivery, peer = Delivery(connection.delivery), connection.peer
-        received = delivery.delivered(peer.acknowledged if peer else None)
-        if received is not None:
-            self.memo.received = received
-            self.memo.write()
-        if peer is not None:
-            self._forward_unhandled(peer, delivery)
-            peer.close()
-        delivery.close()
+        self._note_received(connection)
+        if connection.peer is not None:
+            self._forward_unhandled(connection.peer, connection.delivery)
+        connection.close()
         self._rest()
 
     def _forward_unhandled(self, peer: Peer, delivery: Delivery) -> None:
@@ -196,7 +225,7 @@ class Client:
         if self._settling is not None:
             self._settling.cancel()
         if self._connection is not None:
-            self._connection.close()
+            self._connection.release()
 
 
 class _Settling:
@@ -232,3 +261,5 @@ class _Settling:
         if self._timer is not None:
             self._timer.cancel()
         self._connection.close()
+        for callback in self._then:
+            callback()

@@ -11,6 +11,7 @@ import mmap
 import os
 import struct
 import tempfile
+from bisect import bisect_right
 from typing import Final
 
 CAPACITY: Final = 1 << 14
@@ -68,13 +69,13 @@ class Delivery:
             return None
         size = self._get(_DONE) if size is None else size
         written = self._get(_WRITTEN)
-        last = self._get(_RECEIVED)
-        for index in range(max(0, written - CAPACITY), written):
-            number, end = _ENTRY.unpack_from(self._memory, _place(index))
-            if end > size:
-                break
-            last = number
-        return last
+        indices = range(max(0, written - CAPACITY + 1), written)  # one may be in the making
+        count = bisect_right(indices, size, key=lambda index: self._entry(index)[1])
+        return self._entry(indices[count - 1])[0] if count else self._get(_RECEIVED)
+
+    def _entry(self, index: int) -> tuple[int, int]:
+        number, end = _ENTRY.unpack_from(self._memory, _place(index))
+        return number, end
 
     def unhandled(self, received: int, unread: bytes) -> bytes | None:
         """Return what the client sent and the server did not handle, from a message's beginning.
@@ -105,15 +106,6 @@ class Delivery:
             self._set(_RECEIVED, received)
             self._set(_HAS_BEGUN, 1)
 
-    @property
-    def oldest_end(self) -> int:
-        """Where the message ends whose entry is the next to be written over; 0 if there is none."""
-        written = self._get(_WRITTEN)
-        if written < CAPACITY:
-            return 0
-        end: int = _ENTRY.unpack_from(self._memory, _place(written))[1]
-        return end
-
     def write(self, number: int, end: int) -> None:
         """Note, before it is written, where a message will end."""
         written = self._get(_WRITTEN)
@@ -141,9 +133,14 @@ class Delivery:
         self._put(taken, data)
         self._set(_TAKEN, taken + len(data))
 
-    def handle(self, left: int) -> None:
-        """Note that all is handled of what was taken, but for so many bytes at its end."""
-        self._set(_HANDLED, self._get(_TAKEN) - left)
+    @property
+    def taken(self) -> int:
+        """Bytes that were taken from the socket."""
+        return self._get(_TAKEN)
+
+    def handle(self, size: int) -> None:
+        """Note that so many bytes, from the connection's beginning, are handled."""
+        self._set(_HANDLED, size)
 
     def _put(self, position: int, data: bytes | memoryview) -> None:
         if len(data) > INPUT_SIZE:

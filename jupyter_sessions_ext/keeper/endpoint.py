@@ -64,7 +64,7 @@ class Endpoint:
             self.close()
             waiting, self._waiting = self._waiting, []
             for forward in waiting:
-                forward()
+                self.loop.call(forward)
 
     def when_heard(self, forward: Callable[[], object]) -> None:
         """Forward a client's message, as soon as what comes of it is heard."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from .client import Client
 from .loop import Loop
-from .messages import CONTENT, HEADER, PARENT, message_id, message_type, remember
+from .messages import CONTENT, HEADER, PARENT, message_id, message_type, read, remember
 from .protocol import Channel
 
 WAIT = 1.0
@@ -42,13 +42,13 @@ class Finisher:
         asked = message_id(frames[PARENT]) if self._open else None
         if asked not in self._open or asked is None:
             return
-        header, content = json.loads(frames[HEADER]), json.loads(frames[CONTENT])
+        header, content = read(frames[HEADER]), read(frames[CONTENT])
         seen = self._seen.setdefault(asked, {"status": "ok"})
-        if header["msg_type"] == "execute_input":
-            seen |= {"execution_count": content["execution_count"]}
-        elif header["msg_type"] == "error":
+        if header.get("msg_type") == "execute_input":
+            seen |= {"execution_count": content.get("execution_count")}
+        elif header.get("msg_type") == "error":
             seen |= {**content, "status": "error"}
-        elif content.get("execution_state") == "idle":
+        elif header.get("msg_type") == "status" and content.get("execution_state") == "idle":
             self._loop.call_later(WAIT, lambda: self._finish(asked, header, frames[PARENT]))
 
     def _finish(self, asked: str, header: dict[str, Any], parent: bytes) -> None:
@@ -125,6 +125,6 @@ class IdleWatch:
 
     def _message(self, reply: Sequence[bytes], kind: str, content: dict[str, Any]) -> list[bytes]:
         """Return a message as if the kernel had sent it, about what it has replied to."""
-        header = {**json.loads(reply[HEADER]), "msg_id": uuid.uuid4().hex, "msg_type": kind}
+        header = {**read(reply[HEADER]), "msg_id": uuid.uuid4().hex, "msg_type": kind}
         parts = [json.dumps(header).encode(), reply[PARENT], b"{}", json.dumps(content).encode()]
         return self._sign(parts)

@@ -137,6 +137,11 @@ class Kernel:
                 finisher.see(record.frames)
         self._finisher = finisher
 
+    @property
+    def is_fed(self) -> bool:
+        """Whether the server is to feed what it has heard."""
+        return self._splice is not None
+
     def splice(self) -> None:
         """Have the server feed what it has heard since another keeper's ring ends."""
         self._splice = Splice(self.ring)

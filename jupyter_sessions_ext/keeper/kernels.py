@@ -20,6 +20,9 @@ from .splice import asked_of
 MOST_CLIENTS = 100
 """Clients of a kernel that are known; beyond that, who was away for longest begins anew."""
 
+LONGEST_CLIENT = 255
+"""Bytes of a client's name: zmq allows no more."""
+
 
 class Kernels:
     """Kernels by their id.
@@ -39,8 +42,7 @@ class Kernels:
         spliced: Callable[[Kernel], object],
         ended: Callable[[Kernel], object],
     ) -> None:
-        self.limit, self.total = DEFAULT_LIMIT, DEFAULT_TOTAL
-        """Bytes that are kept of each, and of all."""
+        self._limit, self._total = DEFAULT_LIMIT, DEFAULT_TOTAL
         self._rings, self._clients = folder / RINGS, folder / CLIENTS
         for made in (self._rings, self._clients):
             made.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -49,6 +51,12 @@ class Kernels:
         self._context.max_sockets = 10_000
         self._recorded, self._spliced, self._ended = recorded, spliced, ended
         self._kernels: dict[str, Kernel] = {}
+
+    def set_limits(self, limit: int, total: int) -> None:
+        """Keep so many bytes of each, and of all."""
+        self._limit, self._total = limit, total
+        for kernel in self:
+            kernel.ring.set_limit(limit)
 
     def __getitem__(self, kernel_id: str) -> Kernel:
         return self._kernels[kernel_id]
@@ -71,15 +79,15 @@ class Kernels:
     def keep(self, kernel_id: str, *, is_new: bool, is_fed: bool) -> Kernel:
         """Return a kernel; one that is not kept yet begins with what another keeper has left.
 
-        :param is_new: nothing was left of it: what is there is of another one
+        :param is_new: it was never kept: what is left is of another one
         :param is_fed: the server has heard it until now
         """
         kept = self._kernels.get(kernel_id)
         if kept is None:
-            ring = Ring(self._rings / folder_name(kernel_id), self.limit, log)
+            ring = Ring(self._rings / folder_name(kernel_id), self._limit, log)
             if is_new and ring.next > 1:
                 ring.remove()
-                ring = Ring(ring.folder, self.limit, log)
+                ring = Ring(ring.folder, self._limit, log)
             kept = self._kernels[kernel_id] = Kernel(
                 kernel_id,
                 self._loop,
@@ -98,7 +106,7 @@ class Kernels:
 
     def _changed(self, kernel: Kernel) -> None:
         """Keep to the limit for all: the largest ring gives way."""
-        while self.size > self.total:
+        while self.size > self._total:
             largest = max(self._kernels.values(), key=lambda kernel: kernel.ring.size)
             if not largest.ring.shrink():
                 break
@@ -120,6 +128,8 @@ class Kernels:
         found = kernel.clients.pop(client, None)
         if found is not None:
             kernel.clients[client] = found  # as the latest
+        elif len(client) > LONGEST_CLIENT:
+            raise ValueError(f"a session id of {len(client)} bytes")
         else:
             self._drop_oldest(kernel)
             memo = Memo(self._clients, kernel.kernel_id, client, kernel.ring.next - 1, ())

@@ -42,6 +42,11 @@ class Link:
         connection.setblocking(False)
         loop.watch(connection, self._ready)
 
+    @property
+    def is_held_up(self) -> bool:
+        """Whether the other end takes nothing at present."""
+        return bool(self._unsent)
+
     def take_file(self) -> int | None:
         """Return the descriptor that came first and was not taken; whoever takes it closes it."""
         return self._files.popleft() if self._files else None

@@ -1,4 +1,7 @@
-"""What the keeper waits for: sockets, zmq's too, and times. Asleep otherwise."""
+"""What the keeper waits for: sockets, zmq's too, and times. Asleep otherwise.
+
+Whatever goes wrong in one callback is logged, and is no other kernel's or client's matter.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ import heapq
 import itertools
 import selectors
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -13,6 +17,9 @@ from typing import Protocol
 import zmq
 
 Callback = Callable[[], object]
+
+PAUSE = 1.0
+"""Seconds for which a file is left alone whose callback has failed: it would again, at once."""
 
 
 class HasFile(Protocol):
@@ -34,10 +41,15 @@ class Timer:
 
 
 class Loop:
-    """Calls back until stopped."""
+    """Calls back until stopped.
 
-    def __init__(self) -> None:
+    :param log: is told what has failed
+    """
+
+    def __init__(self, log: Callable[[str], object]) -> None:
+        self._log = log
         self._selector = selectors.DefaultSelector()
+        self._paused: dict[int, selectors.SelectorKey] = {}
         self._timers: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
         self._soon: deque[Callback] = deque()
@@ -49,14 +61,19 @@ class Loop:
 
     def watch_writing(self, file: HasFile | int, also: bool) -> None:
         """Call also when it can be written, or no more."""
-        key = self._selector.get_key(file)
         events = selectors.EVENT_READ | (selectors.EVENT_WRITE if also else 0)
+        paused = self._paused.get(_descriptor(file))
+        if paused is not None:
+            self._paused[paused.fd] = paused._replace(events=events)
+            return
+        key = self._selector.get_key(file)
         if key.events != events:
             self._selector.modify(file, events, key.data)
 
     def forget(self, file: HasFile | int) -> None:
         """Do not call any more."""
-        self._selector.unregister(file)
+        if self._paused.pop(_descriptor(file), None) is None:
+            self._selector.unregister(file)
 
     def call_soon(self, callback: Callback) -> None:
         """Call after what is there already."""
@@ -77,13 +94,39 @@ class Loop:
         self._running = True
         while self._running:
             for key, events in self._selector.select(self._timeout()):
-                key.data(events)
+                self._handle(key, events)
             for _ in range(len(self._soon)):
-                self._soon.popleft()()
+                self.call(self._soon.popleft())
             while self._timers and self._timers[0][0] <= time.monotonic():
                 callback = heapq.heappop(self._timers)[2].callback
                 if callback is not None:
-                    callback()
+                    self.call(callback)
+
+    def _handle(self, key: selectors.SelectorKey, events: int) -> None:
+        try:
+            key.data(events)
+        except Exception:
+            self._log(traceback.format_exc())
+            self._pause(key)
+
+    def call(self, callback: Callback) -> None:
+        """Call now; what goes wrong is logged."""
+        try:
+            callback()
+        except Exception:
+            self._log(traceback.format_exc())
+
+    def _pause(self, key: selectors.SelectorKey) -> None:
+        """Leave a file alone for a while, unless it was forgotten."""
+        if self._selector.get_map().get(key.fileobj) is not None:
+            self._selector.unregister(key.fileobj)
+            self._paused[key.fd] = key
+            self.call_later(PAUSE, lambda: self._resume(key.fd))
+
+    def _resume(self, fd: int) -> None:
+        key = self._paused.pop(fd, None)
+        if key is not None:
+            self._selector.register(key.fileobj, key.events, key.data)
 
     def _timeout(self) -> float | None:
         if self._soon:
@@ -91,6 +134,10 @@ class Loop:
         while self._timers and self._timers[0][2].callback is None:
             heapq.heappop(self._timers)
         return max(self._timers[0][0] - time.monotonic(), 0) if self._timers else None
+
+
+def _descriptor(file: HasFile | int) -> int:
+    return file if isinstance(file, int) else file.fileno()
 
 
 class Receiver:

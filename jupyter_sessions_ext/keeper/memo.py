@@ -11,7 +11,7 @@ from pathlib import Path
 
 _SUFFIX = ".client"
 _NOTED = 100
-"""Requests without a reply that are noted."""
+"""Requests without a reply that are noted: those that the kernel comes to first."""
 
 
 class Memo:
@@ -63,7 +63,7 @@ class Memo:
             "kernel": self.kernel_id,
             "client": self.client.decode(),
             "received": self.received,
-            "pending": [*self.pending][-_NOTED:],
+            "pending": [*self.pending][:_NOTED],
         }
         data = json.dumps(noted).encode()
         with contextlib.suppress(OSError):

@@ -96,21 +96,27 @@ def identity(frames: Sequence[bytes]) -> bytes:
     return frames[0] or frames[HEADER]
 
 
+def read(frame: bytes) -> dict[str, Any]:
+    """Return the object that a frame has; an empty one if it has none: kernels may send anything.
+
+    A kernel's output need not be text: what is no UTF-8 in it is replaced.
+    """
+    try:
+        found = json.loads(frame.decode(errors="replace"))
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def message_id(header: bytes) -> str | None:
     """Return the id that a header has."""
-    try:
-        found = json.loads(header)["msg_id"]
-    except (ValueError, LookupError, TypeError):
-        return None
+    found = read(header).get("msg_id")
     return found if isinstance(found, str) else None
 
 
 def message_type(header: bytes) -> str | None:
     """Return the type that a header has."""
-    try:
-        found = json.loads(header)["msg_type"]
-    except (ValueError, LookupError, TypeError):
-        return None
+    found = read(header).get("msg_type")
     return found if isinstance(found, str) else None
 
 

@@ -21,6 +21,22 @@ _SENDING = {1, 4, 5, 8, 9, 11}
 """States in which what was written may still get there: all but those of a closed connection."""
 
 
+def tcp_info(connection: socket.socket) -> bytes | None:
+    """Return what the system tells of a connection; None: not what is needed here."""
+    if sys.platform == "linux" and connection.family in (socket.AF_INET, socket.AF_INET6):
+        with contextlib.suppress(OSError):
+            info = connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
+            if len(info) >= _RECEIVED + 8:
+                return info
+    return None
+
+
+def bytes_received(info: bytes) -> int:
+    """Return how many bytes came on a connection, of which :func:`tcp_info` told."""
+    received: int = struct.unpack_from("<Q", info, _RECEIVED)[0]
+    return received
+
+
 class Peer:
     """A duplicate of a connection's socket.
 
@@ -41,10 +57,9 @@ class Peer:
         """Take what has come, and tell whether what was written may still get there."""
         # In this order: the two are not read at once, and must not seem to be less than they are.
         waiting = self._waiting()
-        info = self._info()
+        info = self.ask()
         if info is None:
             return False
-        self._size = struct.unpack_from("<Q", info, _ACKED)[0]
         with contextlib.suppress(OSError):
             while data := self._socket.recv(1 << 16, socket.MSG_DONTWAIT):
                 # What is never taken would reset the connection at its end, and what was written
@@ -52,16 +67,23 @@ class Peer:
                 self.unread += data
         return bool(waiting) and info[0] in _SENDING
 
+    def ask(self) -> bytes | None:
+        """Ask the system about the connection; see :func:`tcp_info`."""
+        info = tcp_info(self._socket)
+        if info is not None:
+            self._size = struct.unpack_from("<Q", info, _ACKED)[0]
+        return info
+
     @property
     def acknowledged(self) -> int | None:
-        """Bytes that the client's system has, as :meth:`look` saw; None: that cannot be told."""
+        """Bytes that the client's system has, as was seen last; None: that cannot be told."""
         return self._size
 
     @property
     def received(self) -> int | None:
         """Bytes that came from the client; None: that cannot be told."""
-        info = self._info()
-        return None if info is None else struct.unpack_from("<Q", info, _RECEIVED)[0]
+        info = tcp_info(self._socket)
+        return None if info is None else bytes_received(info)
 
     def _waiting(self) -> int:
         with contextlib.suppress(OSError):
@@ -69,18 +91,14 @@ class Peer:
             return int(struct.unpack("i", answer)[0])
         return 0
 
-    def _info(self) -> bytes | None:
-        if sys.platform == "linux":
-            with contextlib.suppress(OSError):
-                info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-                if len(info) >= _RECEIVED + 8:
-                    return info
-        return None
-
     def close(self) -> None:
-        """End the connection."""
+        """End the connection, which no server has any more."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
+        self.release()
+
+    def release(self) -> None:
+        """Let go of the connection, which the server still has."""
         self._socket.close()
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
+from .link import Link
 from .loop import Loop, Timer
+from .protocol import Kind, pack_json
 
 PATIENCE = 8.0
 """Seconds for which requests wait for the next server; then they are told to come again."""
@@ -38,7 +41,68 @@ _ANSWER = (
 ) % len(_PAGE) + _PAGE
 
 
-class Port:
+class HeldPort:
+    """The port of the server that was there last: held for the next one, or given up.
+
+    :param has_server: tells whether a server is there
+    """
+
+    def __init__(self, loop: Loop, has_server: Callable[[], bool]) -> None:
+        self._loop = loop
+        self._has_server = has_server
+        self._port: _Port | None = None
+
+    @property
+    def is_held(self) -> bool:
+        """Whether it is open."""
+        return self._port is not None and bool(self._port.sockets)
+
+    def hold(self, link: Link, answer: object, host: str, port: int, count: int) -> dict[str, Any]:
+        """Hold the sockets that came with this call."""
+        files = [link.take_file() for _ in range(count)]
+        sockets = [socket.socket(fileno=file) for file in files if file is not None]
+        self.close()
+        self._port = _Port(self._loop, (host, port), sockets)
+        return {}
+
+    def take(self, link: Link, answer: object, host: str, port: int) -> dict[str, Any] | None:
+        """Hand the sockets over to a server that starts; they go on being held."""
+        if self._port is None or self._has_server():
+            return {}
+        if self._port.address != (host, port):
+            self.close()
+            return {}
+        self._port.leave_to_server()
+        self._port.wait()  # should it end before it is there
+        link.send_files(
+            pack_json(Kind.ANSWER, 1), [listener.fileno() for listener in self._port.sockets]
+        )
+        return None
+
+    def give_up(self, link: Link, answer: object, host: str, port: int) -> dict[str, Any]:
+        """Leave an address to a server of another root folder, if no server uses it here."""
+        if self._port is not None and not self._has_server() and self._port.address == (host, port):
+            self.close()
+        return {}
+
+    def wait(self) -> None:
+        """Wait for a server."""
+        if self._port is not None:
+            self._port.wait()
+
+    def leave_to_server(self) -> None:
+        """Have a server accept."""
+        if self._port is not None:
+            self._port.leave_to_server()
+
+    def close(self, _: object = None) -> None:
+        """Hold it no more."""
+        if self._port is not None:
+            self._port.close()
+            self._port = None
+
+
+class _Port:
     """Listening sockets, of which the server has duplicates.
 
     :param address: what the server was configured with: a host and a port
@@ -54,12 +118,8 @@ class Port:
         self._timer: Timer | None = None
         self._end: Timer | None = None
         self._is_answering = False
+        self._is_full = False
         self._answering: dict[socket.socket, Timer] = {}
-
-    @property
-    def is_held(self) -> bool:
-        """Whether it is open."""
-        return bool(self.sockets)
 
     def wait(self) -> None:
         """Wait for a server, and answer in its place when that takes long."""
@@ -71,21 +131,27 @@ class Port:
         for timer in (self._timer, self._end):
             if timer is not None:
                 timer.cancel()
+        self._forget_listeners()
+
+    def _forget_listeners(self) -> None:
+        self._is_full = False
         if self._is_answering:
             self._is_answering = False
             for listener in self.sockets:
                 self._loop.forget(listener)
 
     def _answer(self) -> None:
-        self._is_answering = True
+        self._is_answering, self._is_full = True, False
         for listener in self.sockets:
             listener.setblocking(False)
             self._loop.watch(listener, partial(self._accept, listener))
 
     def _accept(self, listener: socket.socket, _: int) -> None:
         if len(self._answering) >= _MOST:
+            self._forget_listeners()
+            self._is_full = True  # until one of them has its answer
             return
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(BlockingIOError, ConnectionError):
             client, _ = listener.accept()
             client.setblocking(False)
             self._answering[client] = self._loop.call_later(
@@ -107,6 +173,8 @@ class Port:
             timer.cancel()
             self._loop.forget(client)
             client.close()
+            if self._is_full:
+                self._answer()
 
     def close(self) -> None:
         """Hold it no more."""

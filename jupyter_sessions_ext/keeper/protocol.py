@@ -131,6 +131,8 @@ def pack(kind: Kind, channel: Channel, number: int, frames: Sequence[bytes]) -> 
     :raises ProtocolError: it is too long
     """
     lengths = [len(frame) for frame in frames]
+    if sum(lengths) > LIMIT - 4 * len(lengths):
+        raise ProtocolError(f"{sum(lengths)} bytes")
     try:
         return b"".join((
             _HEAD.pack(4 * len(lengths) + sum(lengths), kind, channel, len(lengths), number),

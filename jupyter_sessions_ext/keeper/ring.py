@@ -10,7 +10,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from .protocol import HEAD_SIZE, Channel, length_of_first, measure_records, offset_of, pack_record
+from .protocol import (
+    HEAD_SIZE,
+    Channel,
+    ProtocolError,
+    length_of_first,
+    measure_records,
+    offset_of,
+    pack_record,
+)
 
 SEGMENTS = 8
 """A ring's limit is that of so many files; the oldest goes as a whole."""
@@ -161,8 +169,10 @@ class Ring:
         records = []
         number = self.next
         for channel, client, frames in messages:
-            records.append(pack_record(channel, number, client, frames))
-            number += 1
+            record = self._record(channel, number, client, frames)
+            if record is not None:
+                records.append(record)
+                number += 1
         data = b"".join(records)
         if data:
             self._write(data)
@@ -170,6 +180,21 @@ class Ring:
             self.next = number
             self._drop(self._limit)
         return data
+
+    def _record(
+        self, channel: Channel, number: int, client: bytes, frames: Sequence[bytes]
+    ) -> bytes | None:
+        """Return a message as a record; None: it is too large for one."""
+        try:
+            return pack_record(channel, number, client, frames)
+        except ProtocolError as error:
+            self._report(f"a message in {self.folder.name} is not kept: {error}")
+            return None
+
+    def set_limit(self, limit: int) -> None:
+        """Keep so many bytes from now on."""
+        self._limit = limit
+        self._drop(limit)
 
     def _write(self, data: bytes) -> None:
         if not self._segments or self._segments[-1].size >= self._limit // SEGMENTS:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .client import Client, Connected
+from .delivery import Delivery
 from .kernel import Kernel
 from .kernels import Kernels, log
 from .link import Link
@@ -21,7 +22,7 @@ from .listener import Listener
 from .loop import Loop, Timer
 from .messages import Connection
 from .peer import Peer
-from .port import Port
+from .port import HeldPort
 from .process import identity_of
 from .protocol import (
     DAY,
@@ -37,6 +38,12 @@ from .stream import Stream
 
 LINGER = 5.0
 """Seconds for which the keeper stays when there is no kernel to keep."""
+
+LAST_WORDS = 1.0
+"""Seconds for which a kernel that has ended is heard: what it has sent may be under way."""
+
+CONFIRM_INTERVAL = 1.0
+"""Seconds after which it is noted what clients have: the server and the keeper may end together."""
 
 TELL_INTERVAL = 0.1
 """Seconds after which the server hears what was recorded: it keeps that, too, until then."""
@@ -58,7 +65,7 @@ class Keeper:
     def __init__(self, folder: Path, lock: int) -> None:
         self._folder = folder
         self._lock = lock
-        self._loop = Loop()
+        self._loop = Loop(log)
         self._kernels = Kernels(
             folder,
             self._loop,
@@ -71,12 +78,14 @@ class Keeper:
         self._server: Link | None = None
         self._last_stream = 0
         self._to_tell: set[Kernel] = set()
+        self._confirming: Timer | None = None
+        self._dropping: dict[str, Timer] = {}
         self._orphan_timeout: float = DAY
         self._orphaned: Timer | None = None
         self._reasons: dict[str, str] = {}
         self._has_kept = False
         self._leaving: Timer | None = None
-        self._port: Port | None = None
+        self._port = HeldPort(self._loop, has_server=lambda: self._server is not None)
         self._listener = Listener(folder, self._loop, self._accepted)
         self._calls: dict[str, Callable[..., dict[str, Any] | None]] = {
             "hello": self._hello,
@@ -85,14 +94,14 @@ class Keeper:
             "attach": self._attach,
             "status": self._status,
             "retire": self._retire,
-            "hold_port": self._hold_port,
-            "take_port": self._take_port,
-            "give_up_port": self._give_up_port,
+            "hold_port": self._port.hold,
+            "take_port": self._port.take,
+            "give_up_port": self._port.give_up,
             "ping": lambda *_, **__: {},
         }
         self._notes: dict[str, Callable[..., None]] = {
             "detach": self._detach,
-            "close_port": self._close_port,
+            "close_port": self._port.close,
             "passed_on": self._passed_on,
         }
 
@@ -107,7 +116,7 @@ class Keeper:
         try:
             self._loop.run()
         finally:
-            self._close_port()
+            self._port.close()
             self._listener.close()
         log("keeper ends")
 
@@ -121,11 +130,13 @@ class Keeper:
                 self._detach(link, number)
         if link is self._server:
             self._server = None
+            for kernel in self._kernels:
+                if kernel.process is not None and kernel.process.has_ended:
+                    self._kernel_ended(kernel)
             log(f"no server: {reason}")
             self._leave_when_idle()
             self._expect_server()
-            if self._port is not None:
-                self._port.wait()
+            self._port.wait()
 
     def _leave_when_idle(self) -> None:
         """End soon if there is no kernel by then; at once after the last, without a server."""
@@ -143,42 +154,6 @@ class Keeper:
         self._loop.call_later(0, self._loop.stop)
         return {}
 
-    # ------------------------------------------------------------------ the port
-
-    def _hold_port(
-        self, link: Link, answer: object, host: str, port: int, count: int
-    ) -> dict[str, Any]:
-        files = [link.take_file() for _ in range(count)]
-        sockets = [socket.socket(fileno=file) for file in files if file is not None]
-        self._close_port(link)
-        self._port = Port(self._loop, (host, port), sockets)
-        return {}
-
-    def _take_port(self, link: Link, answer: object, host: str, port: int) -> dict[str, Any] | None:
-        """Hand the port over to a server that starts; the keeper goes on holding it."""
-        if self._port is None or self._server is not None:
-            return {}
-        if self._port.address != (host, port):
-            self._close_port(link)
-            return {}
-        self._port.leave_to_server()
-        self._port.wait()  # should it end before it is there
-        link.send_files(
-            pack_json(Kind.ANSWER, 1), [listener.fileno() for listener in self._port.sockets]
-        )
-        return None
-
-    def _give_up_port(self, link: Link, answer: object, host: str, port: int) -> dict[str, Any]:
-        """Leave an address to a server of another root folder, if no server uses it here."""
-        if self._port is not None and self._server is None and self._port.address == (host, port):
-            self._close_port(link)
-        return {}
-
-    def _close_port(self, _: object = None) -> None:
-        if self._port is not None:
-            self._port.close()
-            self._port = None
-
     # ------------------------------------------------------------------ no server
 
     def _expect_server(self) -> None:
@@ -193,19 +168,18 @@ class Keeper:
             log("the folder is gone")
             self._loop.stop()
         elif self._server is None:
-            is_held = self._port is not None and self._port.is_held
-            seconds = LOOK_INTERVAL if is_held else 100 * LOOK_INTERVAL
+            seconds = LOOK_INTERVAL if self._port.is_held else 100 * LOOK_INTERVAL
             self._loop.call_later(seconds, self._look_at_folder)
 
     def _reap(self) -> None:
         reason = f"no server came back for it in {self._orphan_timeout:.0f} s"
         log(f"the kernels are ended: {reason}")
-        self._close_port()
+        self._port.close()
         for kernel in self._kernels:
             self._reasons[kernel.kernel_id] = reason
             kernel.end()
-            if kernel.process is None:
-                self._drop(kernel.kernel_id)
+            if kernel.process is None or kernel.process.has_ended:
+                self._drop_soon(kernel.kernel_id)
         self._note_reasons()
 
     def _note_reasons(self) -> None:
@@ -219,7 +193,7 @@ class Keeper:
         """Forget a kernel whose end no server has to see to."""
         if self._server is None:
             log(f"kernel {kernel.kernel_id} has ended")
-            self._drop(kernel.kernel_id)
+            self._drop_soon(kernel.kernel_id)
 
     # ------------------------------------------------------------------ what is received
 
@@ -227,7 +201,8 @@ class Keeper:
         if packet.kind is Kind.REQUEST:
             attached = self._streams.get(packet.number)
             if attached is not None and attached[1] is link:
-                attached[0].send(packet.channel, packet.frames)
+                # What is wrong with it is that client's matter only.
+                self._loop.call(lambda: attached[0].send(packet.channel, packet.frames))
         elif packet.kind is Kind.FED:
             kernel, *frames = packet.frames
             if kept := self._kernels.get(kernel.decode()):
@@ -270,18 +245,13 @@ class Keeper:
         if self._server is not None and self._server is not link:
             self._server.close("there is another server")
         self._server = link
-        if self._port is not None:
-            self._port.leave_to_server()
-        self._kernels.limit, self._kernels.total = limit, total
+        self._port.leave_to_server()
+        self._kernels.set_limits(limit, total)
         self._orphan_timeout = orphan_timeout
         if self._orphaned is not None:
             self._orphaned.cancel()
         log("a server is there")
-        return {
-            "version": VERSION,
-            "pid": os.getpid(),
-            "kernels": [kernel.kernel_id for kernel in self._kernels],
-        }
+        return {"version": VERSION, "pid": os.getpid()}
 
     def _kernel(
         self,
@@ -289,13 +259,16 @@ class Keeper:
         answer: object,
         kernel: str,
         connection: dict[str, Any],
+        is_first: bool,
         is_new: bool,
         is_fed: bool,
         is_busy: bool,
         allowed: list[str],
         process: dict[str, Any] | None = None,
     ) -> dict[str, Any]:
-        kept = self._kernels.keep(kernel, is_new=is_new, is_fed=is_fed)
+        if kernel in self._dropping:
+            self._drop(kernel)
+        kept = self._kernels.keep(kernel, is_new=is_first, is_fed=is_fed)
         self._has_kept = True
         self._stay()
         kept.allow(allowed)
@@ -304,7 +277,9 @@ class Keeper:
         kept.connect(Connection.of(connection), is_new=is_new, is_busy=is_busy)
         if is_inherited:
             kept.finish_pending()
-        return {"first": kept.ring.first, "next": kept.ring.next}
+        if is_fed and not kept.is_fed:
+            self._spliced(kept)
+        return {}
 
     def _spliced(self, kernel: Kernel) -> None:
         if self._server is not None:
@@ -314,10 +289,20 @@ class Keeper:
         """Tell the server, soon."""
         if not self._to_tell:
             self._loop.call_later(TELL_INTERVAL, self._tell)
+        if self._confirming is None:
+            self._confirming = self._loop.call_later(CONFIRM_INTERVAL, self._confirm)
         self._to_tell.add(kernel)
 
+    def _confirm(self) -> None:
+        self._confirming = None
+        for client, _ in self._streams.values():
+            client.confirm()
+
     def _tell(self) -> None:
-        """Tell the server what it need not keep any more."""
+        """Tell the server what it need not keep any more; later, if it does not listen."""
+        if self._server is not None and self._server.is_held_up:
+            self._loop.call_later(TELL_INTERVAL, self._tell)
+            return
         kernels = {k.kernel_id: k.last.decode("latin-1") for k in self._to_tell}
         self._to_tell.clear()
         forwarded = {}
@@ -339,10 +324,19 @@ class Keeper:
     def _forget(
         self, link: Link, answer: object, kernel: str, has_transcript: bool
     ) -> dict[str, Any]:
-        self._drop(kernel, has_transcript=has_transcript)
+        self._drop_soon(kernel, has_transcript=has_transcript)
         return {}
 
+    def _drop_soon(self, kernel: str, *, has_transcript: bool = True) -> None:
+        """Forget a kernel that has ended, when its last words were heard."""
+        if kernel not in self._dropping and self._kernels.get(kernel) is not None:
+            self._dropping[kernel] = self._loop.call_later(
+                LAST_WORDS, lambda: self._drop(kernel, has_transcript=has_transcript)
+            )
+
     def _drop(self, kernel: str, *, has_transcript: bool = True) -> None:
+        if (timer := self._dropping.pop(kernel, None)) is not None:
+            timer.cancel()
         kept = self._kernels.get(kernel)
         if kept is not None:
             for number, (client, _) in [*self._streams.items()]:
@@ -365,12 +359,12 @@ class Keeper:
         if delivery is None:
             raise ProtocolError("no descriptor came with it")
         file = link.take_file() if has_peer else None
-        connection = Connected(None if file is None else Peer(file), delivery)
+        connection = Connected(None if file is None else Peer(file), Delivery(delivery))
         try:
             kept = self._kernels[kernel]
             found = self._kernels.client(kept, client.encode())
         except BaseException:
-            connection.close()
+            connection.release()
             raise
         for other, (one, _) in [*self._streams.items()]:
             if one is found:
@@ -378,7 +372,8 @@ class Keeper:
 
         def attach() -> None:
             if not link.is_open or self._kernels.get(kernel) is not kept:
-                connection.close()
+                connection.release()
+                answer(error="the kernel has ended")
                 return
             self._last_stream += 1
             stream = self._last_stream

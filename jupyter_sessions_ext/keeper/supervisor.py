@@ -28,7 +28,11 @@ START_TIMEOUT = 20.0
 ANSWER_TIMEOUT = 5.0
 """Seconds after which a keeper that does not answer is replaced."""
 
+LOG_LIMIT = 1 << 20
+"""Bytes; a keeper that is started begins a longer log anew."""
+
 _PING_INTERVAL = 10.0
+_GRACE = 0.2
 _RETRY_INTERVAL = 0.02
 _AGAIN = 10.0
 """Seconds until it is tried again to start a keeper."""
@@ -41,6 +45,7 @@ _CHILDREN: list[subprocess.Popen[bytes]] = []
 
 _PASSED_ON = (
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "PYTHONPATH",
+    "PYTHONHOME",
 )  # fmt: skip
 """What a keeper has of the server's environment: it must not hold its secrets."""
 
@@ -88,7 +93,9 @@ class Supervisor:
         :param about: ``connection``, ``process``, ``is_new``, ``is_busy`` and ``allowed``: its call
             ``kernel`` has them
         """
-        self._kernels[kernel_id] = about
+        known = self._kernels.get(kernel_id, {"is_first": about["is_new"]})
+        # A process that was started again goes on with what was kept of the kernel.
+        self._kernels[kernel_id] = {**about, "is_first": known["is_first"]}
         if self._link is not None:
             self._tell(self._link, kernel_id)
         else:  # the loop need not run yet
@@ -103,7 +110,7 @@ class Supervisor:
             self._feeding.add(kernel_id)
             for frames in self._backlogs[kernel_id].messages():
                 self._feed(link, kernel_id, frames)
-        about["is_new"] = False
+        about["is_new"] = about["is_first"] = False
 
     def heard(self, kernel_id: str, frames: list[bytes]) -> None:
         """Take what the server has heard of a kernel: should the keeper be killed, it is needed."""
@@ -163,7 +170,7 @@ class Supervisor:
     def _tell_port(self, link: ServerLink) -> None:
         if self._port is not None:
             (host, port), sockets = self._port
-            files = [listener.fileno() for listener in sockets]
+            files = [os.dup(listener.fileno()) for listener in sockets]
             link.call("hold_port", files, host=host, port=port, count=len(files)).add_done_callback(
                 self._answered
             )
@@ -194,16 +201,23 @@ class Supervisor:
         :raises KeeperGoneError: it may be tried again
         :raises KeeperError: it cannot be
         """
-        link = self._link
-        if link is None:
-            link = await asyncio.shield(self._connect())
+        # The client may go while it is waited for, and others may get its numbers.
+        files = [os.dup(file) for file in (delivery, peer) if file is not None]
+        try:
+            link = self._link
+            if link is None:
+                link = await asyncio.shield(self._connect())
+        except BaseException:
+            for file in files:
+                os.close(file)
+            raise
 
         def attached(said: dict[str, Any]) -> None:
             self._feeds[said["stream"]] = feed  # what is for it may be here already
 
         return await link.call(
             "attach",
-            [delivery] if peer is None else [delivery, peer],
+            files,
             attached,
             kernel=kernel_id,
             client=client,
@@ -267,11 +281,13 @@ class Supervisor:
 
     async def _open(self) -> ServerLink:
         """Find a keeper, or start one; replace one that does not answer."""
+        if self._process is not None and self._process.poll() is not None:
+            self._process = None  # that of before: how it ended is no matter any more
         found_none = 0.0
         while True:
             connection = await asyncio.to_thread(self._try)
             if connection is not None:
-                link = ServerLink(connection, self._feeds, self._noted, self._ended)
+                link = ServerLink(self._log, connection, self._feeds, self._noted, self._ended)
                 if await self._is_right(link):
                     return link
                 link.close()
@@ -284,11 +300,11 @@ class Supervisor:
     async def _is_right(self, link: ServerLink) -> bool:
         """Greet a keeper; end one that hangs, or is of another version. What it kept stays."""
         try:
-            answer = await asyncio.wait_for(link.call("hello", **self._hello), ANSWER_TIMEOUT)
+            answer = await _answer(link.call("hello", **self._hello))
             if answer.get("version") == VERSION:
                 return True
             self._log.info("The keeper is of another version, and is replaced.")
-            await asyncio.wait_for(link.call("retire"), ANSWER_TIMEOUT)
+            await _answer(link.call("retire"))
         except asyncio.TimeoutError:
             self._log.warning("The keeper does not answer, and is replaced.")
             self._signal(signal.SIGKILL)
@@ -309,7 +325,7 @@ class Supervisor:
             await asyncio.sleep(_PING_INTERVAL)
             received = link.received
             try:
-                await asyncio.wait_for(link.call("ping"), ANSWER_TIMEOUT)
+                await _answer(link.call("ping"))
             except asyncio.TimeoutError:
                 if link.received == received:
                     self._log.error("The keeper does not answer, and is replaced.")
@@ -342,7 +358,10 @@ class Supervisor:
 
     def _launch(self) -> subprocess.Popen[bytes]:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        log = os.open(self._folder / "keeper.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        path = self._folder / "keeper.log"
+        is_long = path.exists() and path.stat().st_size > LOG_LIMIT
+        how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if is_long else 0)
+        log = os.open(path, how, 0o600)
         try:
             return subprocess.Popen(
                 [sys.executable, *COMMAND, str(self._folder)],
@@ -380,3 +399,17 @@ class Supervisor:
         if self._link is not None:
             link, self._link = self._link, None
             link.close()
+
+
+async def _answer(call: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
+    """Wait for an answer.
+
+    :raises asyncio.TimeoutError: there is none
+    """
+    await asyncio.wait([call], timeout=ANSWER_TIMEOUT)
+    if not call.done():
+        # The loop may have been held up for so long: what has come is looked at first.
+        await asyncio.wait([call], timeout=_GRACE)
+    if not call.done():
+        raise asyncio.TimeoutError
+    return call.result()

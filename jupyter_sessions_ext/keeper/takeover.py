@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -11,11 +12,23 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ..host import NAMES_LOCKERS, locker
-from .protocol import CLIENTS, LOCK, RINGS, SOCKET, Kind, ProtocolError, Unpacker, pack_json
+from .protocol import (
+    CLIENTS,
+    LOCK,
+    RINGS,
+    SOCKET,
+    Kind,
+    ProtocolError,
+    Unpacker,
+    ended_file,
+    pack_json,
+)
 
-_TIMEOUT = 2.0
+_TIMEOUT = 5.0
 _RETRY_INTERVAL = 0.02
 _MOST_SOCKETS = 16
+_LONGEST_PATH = 100
+"""Bytes; macOS allows 103 in a socket's path, Linux 107."""
 
 
 def connect(folder: Path, timeout: float) -> socket.socket:
@@ -26,16 +39,27 @@ def connect(folder: Path, timeout: float) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX)
     connection.settimeout(timeout)
     try:
-        # Below /proc the folder's path is short; a socket's must be.
-        directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            connection.connect(f"/proc/self/fd/{directory}/{SOCKET}")
-        finally:
-            os.close(directory)
+        path = os.fsencode(folder / SOCKET)
+        if len(path) <= _LONGEST_PATH:
+            connection.connect(path)
+        else:
+            _connect_below_proc(connection, folder)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _connect_below_proc(connection: socket.socket, folder: Path) -> None:
+    """Connect where the path is too long for a socket's: below /proc it is short.
+
+    :raises OSError: it cannot be done, as on other systems than Linux
+    """
+    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        connection.connect(f"/proc/self/fd/{directory}/{SOCKET}")
+    finally:
+        os.close(directory)
 
 
 def take_port(folder: Path, address: tuple[str, int]) -> list[socket.socket]:
@@ -105,12 +129,23 @@ def take_all(folder: Path, target: Path) -> None:
         pass
     with contextlib.suppress(OSError):
         signal_holder(folder, signal.SIGKILL)
+    _merge_reasons(ended_file(folder), ended_file(target))
     for name in (RINGS, CLIENTS):
         kept = target / name
         kept.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in (folder / name).glob("*"):
             with contextlib.suppress(OSError):
                 path.rename(kept / path.name)
+
+
+def _merge_reasons(source: Path, target: Path) -> None:
+    """Keep why kernels were ended that a keeper of another folder had."""
+    with contextlib.suppress(OSError, ValueError):
+        reasons = json.loads(source.read_bytes())
+        with contextlib.suppress(OSError, ValueError):
+            reasons = {**json.loads(target.read_bytes()), **reasons}
+        target.write_text(json.dumps(reasons))
+        source.unlink()
 
 
 def signal_holder(folder: Path, number: int) -> bool:

@@ -10,23 +10,26 @@ import termios
 from tornado.iostream import IOStream
 
 from ..keeper.delivery import Delivery
+from ..keeper.peer import bytes_received, tcp_info
 
-_RECEIVED = 128
-"""Where ``struct tcp_info`` has ``tcpi_bytes_received``."""
+_LOOKS = 1000
 
 
 class Incoming:
     """Notes what a connection receives, before it takes it from the socket."""
 
     def __init__(self, io: IOStream, delivery: Delivery) -> None:
+        self._io = io
         self._socket: socket.socket = io.socket
         self._delivery = delivery
-        waiting = struct.unpack("i", fcntl.ioctl(self._socket, termios.FIONREAD, bytes(4)))[0]
-        info = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256)
-        (received,) = struct.unpack_from("<Q", info, _RECEIVED)
         left = buffered(io)
-        delivery.begin_input(received - waiting, bytes(io._read_buffer[-left:]) if left else b"")
+        unhandled = bytes(io._read_buffer[-left:]) if left else b""
+        delivery.begin_input(_taken(io.socket), unhandled)
         io.read_from_fd = self._read  # type: ignore[method-assign, assignment]
+
+    def stop(self) -> None:
+        """Note no more."""
+        del self._io.read_from_fd
 
     def _read(self, buffer: bytearray | memoryview) -> int | None:
         try:
@@ -39,6 +42,29 @@ class Incoming:
             return None
         finally:
             del buffer
+
+
+def can_note(io: IOStream) -> bool:
+    """Tell whether it can be known of a connection what came, and what arrived.
+
+    It cannot of one that is encrypted, of a unix socket, and on other systems than Linux.
+    """
+    return type(io) is IOStream and tcp_info(io.socket) is not None
+
+
+def _taken(connection: socket.socket) -> int:
+    """Return how many bytes were taken from a connection.
+
+    What came and what waits is not told at once: it is asked until nothing has come in between.
+    """
+    came, waiting = -1, 0
+    for _ in range(_LOOKS):
+        now = bytes_received(tcp_info(connection) or b"")
+        if now == came:
+            break
+        came = now
+        (waiting,) = struct.unpack("i", fcntl.ioctl(connection, termios.FIONREAD, bytes(4)))
+    return came - waiting
 
 
 def buffered(io: IOStream) -> int:

@@ -304,9 +304,9 @@ class DurableMappingMixin(RecordingMixin, ActivityMixin):
             self._take_charge(kernel, record)
         except BaseException:
             self._kernels.pop(kernel_id, None)
+            self.keeper.forget(kernel_id, has_transcript=True)
             kernel.release()
             raise
-        self.keep_recorded(kernel, is_new=False, is_busy=record.execution_state == "busy")
         KERNEL_CURRENTLY_RUNNING_TOTAL.labels(type=kernel.kernel_name).inc()
         if not self._initialized_culler:
             self.initialize_culler()
@@ -318,6 +318,8 @@ class DurableMappingMixin(RecordingMixin, ActivityMixin):
         self._kernels[kernel_id] = kernel
         self._kernel_connections[kernel_id] = 0
         self._kernel_ports[kernel_id] = kernel.ports
+        # Before it is watched, so that its keeper's successor gets what is heard.
+        self.keep_recorded(kernel, is_new=False, is_busy=record.execution_state == "busy")
         self.start_watching_activity(kernel_id)
         # Busy until it has answered: an idle kernel would be nudged and culled, and nudging one
         # that runs a cell holds back its output until the cell ends.

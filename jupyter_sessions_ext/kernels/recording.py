@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import signal
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -30,8 +31,8 @@ class Connection(Protocol):
     def begin(self) -> None:
         """Pass on what has come, if all is ready."""
 
-    def detach(self) -> None:
-        """Disconnect."""
+    def end(self) -> None:
+        """Disconnect: the client has gone."""
 
 
 class KeptStream:
@@ -70,7 +71,7 @@ class KeptStream:
     def close(self, *_: Any) -> None:
         """Close the channel; with it the client is disconnected."""
         self._is_closed = True
-        self._connection.detach()
+        self._connection.end()
 
 
 class RecordingMixin(AsyncMappingKernelManager):
@@ -153,9 +154,12 @@ class RecordingMixin(AsyncMappingKernelManager):
         A service manager restarts with SIGTERM. Over REST, as by ``jupyter server stop``, and at
         Ctrl-C it is somebody's wish that there be no server.
         """
-        is_told_by_signal = getattr(self.parent, "_stopping", False)
+        server: Any = self.parent
+        is_told_by_signal = getattr(server, "_stopping", False)
+        # jupyter_server takes the second Ctrl-C as it takes SIGTERM, once it has had the first.
+        is_interrupted = signal.getsignal(signal.SIGINT) == getattr(server, "_signal_stop", None)
         if self.workspace.keeps_kernels and (
-            self.workspace.kernels_on_stop != "keep" or not is_told_by_signal
+            self.workspace.kernels_on_stop != "keep" or not is_told_by_signal or is_interrupted
         ):
             self.keeper.close_port()
 

@@ -7,6 +7,7 @@ import contextlib
 import itertools
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import zmq
@@ -19,7 +20,7 @@ from ..errors import KeeperError, KeeperGoneError
 from ..keeper.delivery import Delivery
 from ..keeper.protocol import CHANNELS, Record, unpack_records
 from ..keeper.supervisor import Supervisor
-from .incoming import Incoming, buffered
+from .incoming import Incoming, buffered, can_note
 from .recording import KeptStream, RecordingMixin
 
 _NAMES = {channel: name for name, channel in CHANNELS.items()}
@@ -32,6 +33,16 @@ _PASS_ON = 1 << 18
 
 _ATTEMPTS, _ATTEMPT_INTERVAL = 6, 0.2
 """How often a client is tried to be connected, and seconds by which each wait is longer."""
+
+
+@dataclass
+class _Unconfirmed:
+    """A client's message of which it is not known that the kernel has it."""
+
+    channel: str
+    frames: list[bytes]
+    end: int | None = None
+    """Where it ends in the bytes that the client has sent."""
 
 
 class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
@@ -48,6 +59,9 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
     _unacknowledged = 0
     _early: list[bytes] | None = None
     """What came before the client was connected."""
+    _incoming: Incoming | None = None
+    _is_over = False
+    _has_state = False
 
     @property
     def _keeper(self) -> Supervisor:
@@ -70,7 +84,7 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
             super().create_stream()
             return
         self._early = []
-        self._unconfirmed: deque[tuple[str, list[bytes]]] = deque()
+        self._unconfirmed: deque[_Unconfirmed] = deque()
         self.channels = {name: KeptStream(self, name) for name in CHANNELS}
 
     def nudge(self) -> asyncio.Future[None]:
@@ -80,29 +94,29 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
         return asyncio.ensure_future(self._attach())
 
     async def _attach(self, number: int | None = None) -> None:
-        plain = type(self._io) is IOStream
         # A short message waited some 40 ms for a delayed acknowledgement of the one before.
         self._io.set_nodelay(True)
         if self._delivery is None:
             self._delivery = Delivery.create()
-            if plain:
-                Incoming(self._io, self._delivery)
+            if can_note(self._io):
+                self._incoming = Incoming(self._io, self._delivery)
         try:
-            answer = await self._tried(self._io.socket.fileno() if plain else None, number)
+            peer = self._io.socket.fileno() if self._incoming is not None else None
+            answer = await self._tried(peer, number)
         except (KeeperError, OSError) as error:
             self.log.error(
                 "Kernel %s is connected to without its keeper: %s", self.kernel_id, error
             )
             await self._go_without()
             return
+        if self._is_over:
+            self._keeper.detach(answer["stream"])
+            return
         self._stream = answer["stream"]
-        for channel, frames in self._unconfirmed:
-            self._keeper.request(self._stream, channel, frames)
+        for waiting in self._unconfirmed:
+            self._keeper.request(self._stream, waiting.channel, waiting.frames)
         self._last, self._replayed = answer["received"], answer["last"]
         self._delivery.begin(self._last)
-        if not self.channels:
-            self.detach()
-            return
         self.begin()
         if number is None:
             await self._until_started()
@@ -132,7 +146,8 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
         """Ask the keeper; it may end in that moment."""
         attempts = itertools.count(1)
         while True:
-            assert self._delivery is not None
+            if self._delivery is None:
+                raise KeeperError("the client has gone")
             try:
                 return await self._keeper.attach(
                     self,
@@ -144,7 +159,7 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
                 )
             except KeeperGoneError:
                 attempt = next(attempts)
-                if attempt >= _ATTEMPTS or not self.channels:
+                if attempt >= _ATTEMPTS or self._is_over:
                     raise
                 await asyncio.sleep(attempt * _ATTEMPT_INTERVAL)
 
@@ -152,11 +167,14 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
         """Be connected as without a keeper: what is sent meanwhile is lost with the server."""
         self._is_kept = False
         self.detach()
-        if self.channels:
-            super().create_stream()
-            await super().nudge()
-            for stream in self.channels.values():
-                stream.on_recv_stream(self.handle_outgoing_message)
+        if self._is_over:
+            return
+        super().create_stream()
+        await super().nudge()
+        for stream in self.channels.values():
+            stream.on_recv_stream(self.handle_outgoing_message)
+        for waiting in self._unconfirmed:
+            self.channels[waiting.channel].send_multipart(waiting.frames)
 
     def begin(self) -> None:
         """Pass on what has come while the client was being connected, when that is done."""
@@ -164,6 +182,7 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
         if self._early is None or self._stream is None or not all(c.callback for c in channels):
             return
         early, self._early = self._early, None
+        self._has_state = False
         if self._last >= self._replayed:
             self._send_state()
         for records in early:
@@ -171,13 +190,22 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
 
     def _send_state(self) -> None:
         """Tell a client that has missed nothing, or has got it now, how the kernel is."""
+        self._has_state = True
         state = getattr(self.kernel_manager, "execution_state", None)
         if state in ("busy", "idle") and (state == "busy" or self._replayed):
             with contextlib.suppress(WebSocketClosedError):
                 self._send_status_message(state)
 
+    def end(self) -> None:
+        """Disconnect: the client has gone."""
+        self._is_over = True
+        self.detach()
+
     def detach(self) -> None:
-        """Disconnect."""
+        """Be connected to the keeper no more."""
+        if self._incoming is not None:
+            self._incoming.stop()
+            self._incoming = None
         stream, self._stream = self._stream, None
         if stream is not None:
             self._keeper.detach(stream)
@@ -188,7 +216,7 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
     def lost(self) -> None:
         """Connect over another keeper."""
         self._stream = None
-        if self.channels:
+        if not self._is_over:
             self._early = []
             self._attaching = asyncio.ensure_future(self._attach(self._last))
 
@@ -196,25 +224,33 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
 
     def request(self, channel: str, frames: list[bytes]) -> None:
         """Send the client's message to the kernel."""
-        self._unconfirmed.append((channel, frames))
+        self._unconfirmed.append(_Unconfirmed(channel, frames))
         if self._stream is not None:
             self._keeper.request(self._stream, channel, frames)
 
     def forwarded(self, count: int) -> None:
         """Forget messages that the kernel has."""
         for _ in range(min(count, len(self._unconfirmed))):
-            self._unconfirmed.popleft()
+            end = self._unconfirmed.popleft().end
+            if self._delivery is not None and end is not None:
+                self._delivery.handle(end)
 
     def handle_incoming_message(self, incoming_msg: Any) -> None:
-        """Handle a message, and note that it is."""
+        """Handle a message, and note that it is when the kernel has what comes of it."""
         super().handle_incoming_message(incoming_msg)
-        if self._delivery is not None:
-            self._delivery.handle(buffered(self._io))
+        if self._delivery is not None and self._incoming is not None:
+            end = self._delivery.taken - buffered(self._io)
+            if self._unconfirmed:
+                self._unconfirmed[-1].end = end
+            else:
+                self._delivery.handle(end)
 
     # ------------------------------------------------------------------ to the client
 
     def received(self, records: bytes) -> None:
         """Pass on what the kernel has sent, in order."""
+        if self._is_over:
+            return
         if self._early is not None:
             self._early.append(records)
             return
@@ -224,7 +260,7 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
             stream = self.channels.get(_NAMES[record.channel])
             if stream is not None and record.client in (b"", own):
                 self._pass_on(stream, record)
-            if record.number == self._replayed:
+            if not self._has_state and record.number >= self._replayed:
                 self._send_state()
         self._unacknowledged += len(records)
         if self._unacknowledged >= _PASS_ON:
@@ -255,10 +291,12 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
 
     def missed(self, count: int) -> None:
         """Tell the client that something is missing."""
-        self.write_stderr(
-            f"[{count} messages of this kernel were dropped: there was more output than is kept.]",
-            {},
-        )
+        if not self._is_over:
+            self.write_stderr(
+                f"[{count or 'Some'} messages of this kernel were dropped: there was more output "
+                "than is kept.]",
+                {},
+            )
 
     def _limit_rate(self, channel: Any, msg: Any, msg_list: Any) -> bool:
         """Limit what comes; not what was there before the client was."""
