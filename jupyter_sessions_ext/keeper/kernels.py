@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -132,7 +133,9 @@ class Kernels:
             raise ValueError(f"a session id of {len(client)} bytes")
         else:
             self._drop_oldest(kernel)
-            memo = Memo(self._clients, kernel.kernel_id, client, kernel.ring.next - 1, ())
+            folder = self._clients_of(kernel)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            memo = Memo(folder, kernel.kernel_id, client, kernel.ring.next - 1, ())
             memo.write()
             found = kernel.client(memo)
         return found
@@ -148,14 +151,18 @@ class Kernels:
     def _load_clients(self, kernel: Kernel) -> None:
         """Know the clients that another keeper has known."""
         seen = asked_of(kernel.ring)
-        for path in Memo.all(self._clients):
+        for path in Memo.all(self._clients_of(kernel)):
             memo = _load(path)
-            if memo is not None and memo.kernel_id == kernel.kernel_id:
+            if memo is not None:
                 kernel.client(memo).has_sent(seen)
+
+    def _clients_of(self, kernel: Kernel) -> Path:
+        return self._clients / folder_name(kernel.kernel_id)
 
     def _drop_clients(self, kernel: Kernel) -> None:
         for client in [*kernel.clients.values()]:
             self._drop_client(kernel, client)
+        shutil.rmtree(self._clients_of(kernel), ignore_errors=True)
 
     def _drop_client(self, kernel: Kernel, client: Client) -> None:
         del kernel.clients[client.memo.client]

@@ -62,6 +62,7 @@ class LogKeeper:
                 place.keeper / RINGS,
                 {folder_name(kernel_id) for kernel_id in registry.kernels},
                 {folder_name(kernel_id) for kernel_id in wanted},
+                self._workspace.journal_total,
             )
 
 
@@ -79,18 +80,29 @@ def trim(folder: Path, known: set[str]) -> None:
                 log.unlink()
 
 
-def trim_rings(folder: Path, kept: set[str], wanted: set[str]) -> None:
+def trim_rings(folder: Path, kept: set[str], wanted: set[str], total: int) -> None:
     """Remove what kernels have sent that are gone: when no session is left, or after some days.
+
+    Sooner, and the oldest first, if it is too much together with what the others have sent.
 
     :param kept: the names of the folders of kernels that are not gone
     :param wanted: those of kernels of sessions, dormant ones included
+    :param total: bytes
     """
+    gone = []
     for ring in folder.glob("kernel-*"):
         with contextlib.suppress(OSError):
-            latest = max((file.stat().st_mtime for file in ring.iterdir()), default=0.0)
-            is_old = time.time() - latest > LOG_RETENTION
-            if ring.name not in kept and (is_old or ring.name not in wanted):
-                shutil.rmtree(ring)
+            files = [file.stat() for file in ring.iterdir()]
+            size = sum(file.st_size for file in files)
+            total -= size
+            if ring.name not in kept:
+                latest = max((file.st_mtime for file in files), default=0.0)
+                gone.append((latest, size, ring))
+    for latest, size, ring in sorted(gone):
+        is_old = time.time() - latest > LOG_RETENTION
+        if is_old or ring.name not in wanted or total < 0:
+            shutil.rmtree(ring, ignore_errors=True)
+            total += size
 
 
 def _shorten(log: Path) -> None:
