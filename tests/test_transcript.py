@@ -281,7 +281,7 @@ def test_that_of_a_kernel_that_has_ended_stays_with_its_session(recorded: Record
     assert recorded.server.delete(f"/api/kernels/{kernel_id}").status_code == 204
     [cell] = recorded.transcript(session["id"])["cells"]
     assert text_of(cell) == "the last words\n"
-    [ring] = (recorded.server.home.data_dir).rglob(f"kernel-{kernel_id}")
+    [ring] = (recorded.server.home.data_dir).rglob(f"rings/kernel-{kernel_id}")
     path = f"/sessions/{session['id']}"
     assert recorded.admin.ask("DELETE", path).status_code == 204
     others = {path.name for path in ring.parent.iterdir()} - {ring.name}
