@@ -14,7 +14,8 @@ from typing import Any, Protocol
 from ..errors import KeeperError, KeeperGoneError
 from .protocol import Kind, Packet, ProtocolError, Unpacker, pack_json
 
-_SIZE = 1 << 18
+_SIZE = 1 << 16
+"""Bytes that are received at once; of more, memory would be mapped and unmapped each time."""
 _Answered = Callable[[dict[str, Any]], object]
 
 

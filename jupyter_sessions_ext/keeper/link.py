@@ -14,7 +14,8 @@ from .loop import Loop
 from .protocol import Packet, Unpacker
 
 _MOST_FILES = 16
-_SIZE = 1 << 18
+_SIZE = 1 << 16
+"""Bytes that are received at once; of more, memory would be mapped and unmapped each time."""
 
 
 class Link:
