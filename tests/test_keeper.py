@@ -40,6 +40,7 @@ for i in range({count}):
     time.sleep(0.02)
 """
 
+UNLIMITED = "--ZMQChannelsWebsocketConnection.limit_rate=False"
 IMPATIENT = ["--ServerApp.jpserver_extensions={'impatient': True}"]
 
 
@@ -54,6 +55,10 @@ def assert_whole(client: LastingClient, request: str, count: int) -> None:
 
 def until_printed(client: LastingClient, request: str, count: int) -> None:
     wait_until(lambda: len(client.of(request, "stream")) >= count, 30, "it had printed")
+
+
+def until_connected(client: LastingClient, times: int) -> None:
+    wait_until(lambda: client.connections >= times, 30, "it was back")
 
 
 @pytest.mark.drill
@@ -104,6 +109,25 @@ def test_images_and_widgets_of_many_kernels_go_on_over_restarts(server: Server) 
                     for m in client.of(request, "display_data")
                 ]
                 assert images == [str(i) for i in range(count)]
+
+
+@pytest.mark.drill
+@pytest.mark.timeout(900)
+def test_a_client_that_is_slow_to_read_gets_all_once(
+    server_factory: Callable[..., Server],
+) -> None:
+    server = server_factory(args=[UNLIMITED]).start()
+    kernel_id = new_session(server)["kernel"]["id"]
+    count, dice = 4000, random.Random(3)
+    with LastingClient(server, kernel_id, delay=0.001) as client:
+        for number in range(drill_count(2, 20)):
+            request = client.execute(f"for i in range({count}): print(i, flush=True)")
+            until_printed(client, request, dice.randint(1, 1000))
+            server.terminate() if number % 2 else server.kill()
+            assert len(client.of(request, "stream")) < count, "it is not slow"
+            server.start()
+            until_connected(client, number + 2)
+            assert_whole(client, request, count)
 
 
 @pytest.mark.drill
