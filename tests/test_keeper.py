@@ -148,7 +148,7 @@ def test_a_killed_keeper_is_followed_by_another_and_nobody_notices(
 
 
 def test_a_question_that_is_asked_meanwhile_is_there_when_the_server_is_and_can_be_answered(
-    server: Server,
+    home: Home, server: Server
 ) -> None:
     kernel_id = new_session(server)["kernel"]["id"]
     with LastingClient(server, kernel_id) as client:
@@ -159,14 +159,18 @@ def test_a_question_that_is_asked_meanwhile_is_there_when_the_server_is_and_can_
         client.answer(first, "1")
         wait_until(lambda: client.is_finished(first), 10, "it had finished")
         assert len(client.of(first, "input_request")) == 1
-        code = "import time; time.sleep(1); b = input('second'); print(a + b)"
-        second = client.execute(code, allow_stdin=True)
+        begin, end = "import time; time.sleep(1); b = input('second')", "time.sleep(1); print('end')"
+        second = client.execute(f"{begin}; print(a + b, flush=True); {end}", allow_stdin=True)
         wait_until(lambda: client.of(second, "execute_input"), 10, "it had begun")
         server.restart()
         wait_until(lambda: client.of(second, "input_request"), 10, "it was asked")
         client.answer(second, "2")
+        wait_until(lambda: client.text(second), 10, "the answer was there")
+        server.kill()
+        until_recorded(home, "end\\n")
+        server.start()
         wait_until(lambda: client.is_finished(second), 10, "it had finished")
-        assert client.text(second) == "12\n"
+        assert client.text(second) == "12\nend\n"
 
 
 def test_kernels_end_that_no_server_comes_back_for(

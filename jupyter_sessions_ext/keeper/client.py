@@ -145,8 +145,9 @@ class Client:
     def replied(self, channel: Channel, found: Sequence[Sequence[bytes]]) -> None:
         """Record what the kernel has sent to this client alone."""
         had = len(self.memo.pending)
-        for frames in found:
-            self.memo.pending.pop(message_id(frames[PARENT]) or "", None)
+        if channel is Channel.SHELL:  # a question on stdin is no reply yet
+            for frames in found:
+                self.memo.pending.pop(message_id(frames[PARENT]) or "", None)
         self._record([(channel, self.memo.client, frames) for frames in found])
         if len(self.memo.pending) != had:
             self.memo.write()
