@@ -159,8 +159,8 @@ def test_a_question_that_is_asked_meanwhile_is_there_when_the_server_is_and_can_
         client.answer(first, "1")
         wait_until(lambda: client.is_finished(first), 10, "it had finished")
         assert len(client.of(first, "input_request")) == 1
-        begin, end = "import time; time.sleep(1); b = input('second')", "time.sleep(1); print('end')"
-        second = client.execute(f"{begin}; print(a + b, flush=True); {end}", allow_stdin=True)
+        code = "time.sleep(1); b = input('second'); print(a + b, flush=True); time.sleep(1)"
+        second = client.execute(f"import time; {code}; print('end')", allow_stdin=True)
         wait_until(lambda: client.of(second, "execute_input"), 10, "it had begun")
         server.restart()
         wait_until(lambda: client.of(second, "input_request"), 10, "it was asked")

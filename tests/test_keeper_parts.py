@@ -218,14 +218,14 @@ def test_a_backlog_is_limited() -> None:
 
 
 def test_what_is_noted_of_a_client_is_read_by_the_next_keeper(tmp_path: Path) -> None:
-    memo = Memo(tmp_path, "kernel", "clïent".encode(), 5, ["a", "b"])
+    memo = Memo(tmp_path, "kernel", "clïent".encode(), 5, {"a": "x", "b": "y"})
     memo.write()
-    memo.received, memo.pending = 7, {}
+    memo.received, memo.pending = 7, {"b": "y"}
     memo.write()
     [path] = Memo.all(tmp_path)
     loaded = Memo.load(path)
     assert (loaded.kernel_id, loaded.client, loaded.received, loaded.pending) == (
-        "kernel", "clïent".encode(), 7, {},
+        "kernel", "clïent".encode(), 7, {"b": "y"},
     )  # fmt: skip
     assert path.stat().st_mode & 0o777 == 0o600
     memo.remove()

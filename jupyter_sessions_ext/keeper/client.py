@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -83,7 +84,10 @@ class Client:
         self._connection: Connected | None = None
         self._settling: _Settling | None = None
         self._seen: dict[str, None] = dict.fromkeys(memo.pending)
-        self._receivers: dict[Channel, Receiver] = {}
+        self._name = ""
+        """Of the sockets that it sends on; empty: there are none."""
+        self._sockets: dict[str, dict[Channel, Receiver]] = {}
+        """All of its sockets, by their name: also those on which replies are to come yet."""
 
     def has_sent(self, ids: Iterable[str]) -> None:
         """Note what another keeper has forwarded: it is not forwarded again."""
@@ -92,23 +96,40 @@ class Client:
     # ------------------------------------------------------------------ the kernel
 
     def connect(self) -> None:
-        """Be connected to the kernel under the client's name."""
-        for channel in _CHANNELS:
-            if channel not in self._receivers:
-                socket = self._kernel.open_socket(channel, zmq.DEALER, self.memo.client)
-                replied = partial(self._received, channel)
-                self._receivers[channel] = Receiver(self._kernel.loop, socket, replied)
+        """Be connected to the kernel.
+
+        It is under a new name each time: there are kernels that hear nobody whose name was in use.
+        """
+        if not self._name:
+            self._name = uuid.uuid4().hex
+            self._open(self._name)
+
+    def _open(self, name: str) -> None:
+        """Have sockets to which the kernel sends what it has for a name."""
+        self._sockets[name] = {
+            channel: Receiver(
+                self._kernel.loop,
+                self._kernel.open_socket(channel, zmq.DEALER, name.encode()),
+                partial(self._received, channel),
+            )
+            for channel in _CHANNELS
+        }
 
     def reconnect(self) -> None:
         """Be connected to where the kernel is now, if there is something to come."""
-        if self._receivers or self.memo.pending:
-            self._disconnect()
+        was_connected = bool(self._name)
+        self._close_sockets(self._sockets)
+        for name in {*self.memo.pending.values()}:
+            self._open(name)
+        if was_connected:
             self.connect()
 
-    def _disconnect(self) -> None:
-        for receiver in self._receivers.values():
-            receiver.close()
-        self._receivers.clear()
+    def _close_sockets(self, names: Iterable[str]) -> None:
+        for name in [*names]:
+            for receiver in self._sockets.pop(name).values():
+                receiver.close()
+            if name == self._name:
+                self._name = ""
 
     def send(self, channel: Channel, frames: Sequence[bytes]) -> None:
         """Send a message of the client's to the kernel, as soon as that is heard.
@@ -132,9 +153,8 @@ class Client:
                 return
             remember(self._seen, asked)
             if channel is Channel.SHELL and (kind or "").endswith("_request"):
-                remember(self.memo.pending, asked)
-                self.memo.write()
-        receiver = self._receivers[channel]
+                self.memo.asks(asked, self._name)
+        receiver = self._sockets[self._name][channel]
         with contextlib.suppress(zmq.Again):
             receiver.socket.send_multipart(frames, zmq.NOBLOCK)
         receiver.look()
@@ -160,8 +180,11 @@ class Client:
 
     def _rest(self) -> None:
         """Let go of what is of no use when nothing is to come for it alone."""
+        used = {*self.memo.pending.values()}
+        if self.stream is not None:
+            used.add(self._name)
+        self._close_sockets(self._sockets.keys() - used)
         if self.is_away:
-            self._disconnect()
             self.memo.rest()
 
     # ------------------------------------------------------------------ the server
@@ -220,7 +243,7 @@ class Client:
 
     def close(self) -> None:
         """Let go of the client."""
-        self._disconnect()
+        self._close_sockets(self._sockets)
         self.memo.rest()
         self.stream = None
         if self._settling is not None:

@@ -66,6 +66,9 @@ class Kernel:
         :param is_busy: it would not answer a question
         """
         endpoint = self.endpoint
+        if is_new:
+            for client in self.clients.values():
+                client.memo.pending.clear()
         if connection != endpoint.connection:
             self._disconnect()
             endpoint.connection = connection
@@ -76,9 +79,6 @@ class Kernel:
                 client.reconnect()
         elif not is_new:
             return
-        if is_new:
-            for client in self.clients.values():
-                client.memo.pending.clear()
         endpoint.listen(is_busy=is_busy)
 
     def _disconnect(self) -> None:

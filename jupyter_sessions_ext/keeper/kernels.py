@@ -21,9 +21,6 @@ from .splice import asked_of
 MOST_CLIENTS = 100
 """Clients of a kernel that are known; beyond that, who was away for longest begins anew."""
 
-LONGEST_CLIENT = 255
-"""Bytes of a client's name: zmq allows no more."""
-
 
 class Kernels:
     """Kernels by their id.
@@ -129,13 +126,11 @@ class Kernels:
         found = kernel.clients.pop(client, None)
         if found is not None:
             kernel.clients[client] = found  # as the latest
-        elif len(client) > LONGEST_CLIENT:
-            raise ValueError(f"a session id of {len(client)} bytes")
         else:
             self._drop_oldest(kernel)
             folder = self._clients_of(kernel)
             folder.mkdir(mode=0o700, exist_ok=True)
-            memo = Memo(folder, kernel.kernel_id, client, kernel.ring.next - 1, ())
+            memo = Memo(folder, kernel.kernel_id, client, kernel.ring.next - 1, {})
             memo.write()
             found = kernel.client(memo)
         return found

@@ -6,30 +6,36 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 _SUFFIX = ".client"
-_NOTED = 100
-"""Requests without a reply that are noted: those that the kernel comes to first."""
+_MOST, _NOTED = 1000, 100
+"""Requests without a reply that are known, and how many of the first of them are noted."""
 
 
 class Memo:
     """A client's file.
 
     :param received: the number of the last message that it is known to have
-    :param pending: ids of its requests that the kernel has not replied to
+    :param pending: ids of its requests that the kernel has not replied to, each with the name of
+        the sockets that the reply goes to
     """
 
     def __init__(
-        self, folder: Path, kernel_id: str, client: bytes, received: int, pending: Iterable[str]
+        self,
+        folder: Path,
+        kernel_id: str,
+        client: bytes,
+        received: int,
+        pending: Mapping[str, str],
     ) -> None:
         name = hashlib.blake2b(client, key=kernel_id.encode()[:64], digest_size=16).hexdigest()
         self.path = folder / f"{name}{_SUFFIX}"
         self.kernel_id = kernel_id
         self.client = client
         self.received = received
-        self.pending = dict.fromkeys(pending)
+        self.pending = dict(pending)
         self._file: int | None = None
         self._size = 0
 
@@ -47,7 +53,7 @@ class Memo:
                 noted["kernel"],
                 noted["client"].encode(),
                 int(noted["received"]),
-                [str(asked) for asked in noted["pending"]],
+                {str(asked): str(name) for asked, name in noted["pending"].items()},
             )
         except (LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"{path.name} is no memo: {error!r}") from error
@@ -57,13 +63,20 @@ class Memo:
         """Return the files of a folder."""
         return folder.glob(f"*{_SUFFIX}")
 
+    def asks(self, asked: str, name: str) -> None:
+        """Note a request of the client's."""
+        self.pending[asked] = name
+        while len(self.pending) > _MOST:
+            del self.pending[next(iter(self.pending))]
+        self.write()
+
     def write(self) -> None:
         """Note how it is now. On a full disk it is not noted."""
         noted = {
             "kernel": self.kernel_id,
             "client": self.client.decode(),
             "received": self.received,
-            "pending": [*self.pending][:_NOTED],
+            "pending": dict([*self.pending.items()][:_NOTED]),
         }
         data = json.dumps(noted).encode()
         with contextlib.suppress(OSError):
