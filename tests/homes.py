@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING
 
 from servers import Home, kernel_processes, wait_until
 
+from jupyter_sessions_ext.keeper.messages import CONTENT, PARENT
+from jupyter_sessions_ext.keeper.protocol import unpack_records
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -70,3 +73,16 @@ def until_recorded(home: Home, text: str) -> None:
         return bool(found) and b'"idle"' in rest
 
     wait_until(is_there, 20, f"{text!r} was recorded")
+
+
+def until_ended(home: Home, request: str) -> None:
+    """Wait until a keeper has heard that the kernel is done with a request."""
+
+    def has_ended() -> bool:
+        return any(
+            request.encode() in record.frames[PARENT] and b'"idle"' in record.frames[CONTENT]
+            for path in (state_folder(home) / "keeper" / "rings").rglob("*.ring")
+            for record in unpack_records(path.read_bytes())
+        )
+
+    wait_until(has_ended, 20, f"{request} had ended")

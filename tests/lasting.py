@@ -111,3 +111,17 @@ class LastingClient:
         reply["content"] = {"value": value, "status": "ok"}
         assert self._channels is not None
         self._channels.send(json.dumps(reply))
+
+
+def assert_whole(client: LastingClient, request: str, count: int) -> None:
+    """Check that a client has got a cell's numbers and its end, each once and in order."""
+    wait_until(lambda: client.is_finished(request), 30, "the cell had finished")
+    text = client.text(request)
+    assert text.split() == [str(i) for i in range(count)], text
+    assert len(client.of(request, "execute_reply")) == 1
+    states = [m["content"]["execution_state"] for m in client.of(request, "status")]
+    assert states == ["busy", "idle"]
+
+
+def until_printed(client: LastingClient, request: str, count: int) -> None:
+    wait_until(lambda: len(client.of(request, "stream")) >= count, 30, "it had printed")

@@ -301,6 +301,8 @@ class DurableMappingMixin(RecordingMixin, ActivityMixin):
         )
         try:
             kernel.adopt(record)
+            # Before it is heard: what is heard of a kernel that is kept is for the keeper, too.
+            self.keep_recorded(kernel, is_new=False, is_busy=record.execution_state == "busy")
             self._take_charge(kernel, record)
         except BaseException:
             self._kernels.pop(kernel_id, None)
@@ -318,8 +320,6 @@ class DurableMappingMixin(RecordingMixin, ActivityMixin):
         self._kernels[kernel_id] = kernel
         self._kernel_connections[kernel_id] = 0
         self._kernel_ports[kernel_id] = kernel.ports
-        # Before it is watched, so that its keeper's successor gets what is heard.
-        self.keep_recorded(kernel, is_new=False, is_busy=record.execution_state == "busy")
         self.start_watching_activity(kernel_id)
         # Busy until it has answered: an idle kernel would be nudged and culled, and nudging one
         # that runs a cell holds back its output until the cell ends.
