@@ -7,10 +7,10 @@ from collections.abc import Callable
 from .protocol import Channel, Kind, pack, pack_json
 from .ring import MissedError, Reader
 
-WINDOW = 1 << 20
+WINDOW = 1 << 18
 """Bytes that may be on their way to the client: the server says what it has passed on."""
 
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16
 
 
 class Stream:

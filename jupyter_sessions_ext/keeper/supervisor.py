@@ -28,6 +28,9 @@ START_TIMEOUT = 20.0
 ANSWER_TIMEOUT = 5.0
 """Seconds after which a keeper that does not answer is replaced."""
 
+_MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "98304"}
+"""Has glibc give back the memory of large messages: else what a flood took once stays taken."""
+
 LOG_LIMIT = 1 << 20
 """Bytes; a keeper that is started begins a longer log anew."""
 
@@ -365,7 +368,7 @@ class Supervisor:
         try:
             return subprocess.Popen(
                 [sys.executable, *COMMAND, str(self._folder)],
-                env={name: os.environ[name] for name in _PASSED_ON if name in os.environ},
+                env={k: os.environ[k] for k in _PASSED_ON if k in os.environ} | _MEMORY,
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -28,7 +28,7 @@ _NAMES = {channel: name for name, channel in CHANNELS.items()}
 _LOOK_INTERVAL, _LOOKS = 0.02, 25
 """Seconds between looks at the state of a kernel that starts; it is asked at one in so many."""
 
-_PASS_ON = 1 << 18
+_PASS_ON = 1 << 16
 """Bytes after which the keeper hears that they were passed on."""
 
 _ATTEMPTS, _ATTEMPT_INTERVAL = 6, 0.2
