@@ -72,6 +72,17 @@ def test_the_oldest_are_dropped_beyond_the_limit_and_a_reader_is_told_how_many(r
     assert sum(files) == ring.size
 
 
+def test_many_messages_at_once_are_no_more_than_the_limit(ring: Ring) -> None:
+    reader = ring.reader(1)
+    texts = [b"%d" % n + b"x" * 1000 for n in range(200)]
+    put(ring, *texts)
+    assert LIMIT * 6 // 8 < ring.size <= LIMIT
+    assert max(file.stat().st_size for file in ring.folder.iterdir()) < LIMIT // SEGMENTS + 2000
+    with pytest.raises(MissedError):
+        reader.read(100)
+    assert rest(reader) == list(enumerate(texts, 1))[ring.first - 1 :]
+
+
 def test_the_latest_is_kept_however_large_it_is(ring: Ring) -> None:
     put(ring, b"a" * 10)
     put(ring, b"b" * 3 * LIMIT)

@@ -143,10 +143,10 @@ def _descriptor(file: HasFile | int) -> int:
 class Receiver:
     """Receives from a zmq socket as long as there is something to receive.
 
-    :param receive: is given the messages that are there, so many at most at once
+    :param receive: is given the messages that are there, so many and so large at most at once
     """
 
-    MOST = 500
+    MOST, MOST_BYTES = 500, 1 << 21
 
     def __init__(
         self, loop: Loop, socket: zmq.Socket[bytes], receive: Callable[[list[list[bytes]]], object]
@@ -168,9 +168,11 @@ class Receiver:
         if self.socket.closed:  # by what was called back before
             return
         messages: list[list[bytes]] = []
+        size = 0
         try:
-            while len(messages) < self.MOST:
+            while len(messages) < self.MOST and size < self.MOST_BYTES:
                 messages.append(self.socket.recv_multipart(zmq.NOBLOCK))
+                size += sum(map(len, messages[-1]))
         except zmq.Again:
             pass
         else:

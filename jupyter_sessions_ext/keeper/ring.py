@@ -166,18 +166,24 @@ class Ring:
 
         :param messages: channel, client, and frames of each
         """
-        records = []
-        number = self.next
+        kept, batch, size = [], list[bytes](), 0
         for channel, client, frames in messages:
-            record = self._record(channel, number, client, frames)
+            record = self._record(channel, self.next + len(batch), client, frames)
             if record is not None:
-                records.append(record)
-                number += 1
+                batch.append(record)
+                size += len(record)
+            if size >= self._limit // SEGMENTS:
+                kept.append(self._keep(batch))
+                batch, size = [], 0
+        kept.append(self._keep(batch))
+        return b"".join(kept)
+
+    def _keep(self, records: Sequence[bytes]) -> bytes:
         data = b"".join(records)
         if data:
             self._write(data)
             self.size += len(data)
-            self.next = number
+            self.next += len(records)
             self._drop(self._limit)
         return data
 
@@ -197,7 +203,7 @@ class Ring:
         self._drop(limit)
 
     def _write(self, data: bytes) -> None:
-        if not self._segments or self._segments[-1].size >= self._limit // SEGMENTS:
+        if not self._segments or self._segments[-1].size + len(data) > self._limit // SEGMENTS:
             self._begin()
         try:
             self._segments[-1].write(data)
