@@ -91,6 +91,56 @@ def test_the_latest_is_kept_however_large_it_is(ring: Ring) -> None:
     assert ring.first == 3
 
 
+IDLE = [b"", b'{"msg_type": "status"}', b"{}", b"{}", b'{"execution_state": "idle"}']
+REPLY = [b"", b'{"msg_type": "execute_reply"}', b"{}", b"{}", b"{}"]
+OUTPUT = [b"", b'{"msg_type": "stream"}', b"{}", b"{}", b'{"name": "stdout", "text": "\\"idle\\""}']
+
+
+def test_what_ends_a_cell_is_kept_when_the_rest_is_dropped(tmp_path: Path) -> None:
+    ring = Ring(tmp_path, LIMIT)
+    ring.append([(Channel.IOPUB, b"", OUTPUT), (Channel.SHELL, b"client", REPLY)])
+    ring.append([(Channel.IOPUB, b"", IDLE)])
+    put(ring, *[b"x" * 1000] * 200)
+    for kept_by in (ring, Ring(tmp_path, LIMIT)):  # the next keeper too
+        for number, expected in ((1, [2, 3]), (3, [3]), (4, [])):
+            with pytest.raises(MissedError) as missed:
+                kept_by.reader(number).read(100)
+            records = [*unpack_records(missed.value.kept)]
+            assert [r.number for r in records] == expected
+            assert missed.value.count == kept_by.first - number - len(expected)
+            assert [r.frames for r in records] == [REPLY, IDLE][2 - len(expected) :]
+
+
+def test_it_is_the_latest_that_is_kept_so_and_within_the_limit(tmp_path: Path) -> None:
+    ring = Ring(tmp_path, LIMIT)
+    for _ in range(100):
+        ring.append([(Channel.IOPUB, b"", IDLE)] * 50)
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) == ring.size <= LIMIT
+    with pytest.raises(MissedError) as missed:
+        ring.reader(1).read(100)
+    numbers = [r.number for r in unpack_records(missed.value.kept)]
+    assert numbers == [*range(ring.first - len(numbers), ring.first)]
+    assert len(missed.value.kept) > LIMIT // SEGMENTS // 3
+
+
+@pytest.mark.parametrize("cut", [1, 5, 17, 20])
+def test_what_a_killed_keeper_has_half_written_of_it_is_cut_off(tmp_path: Path, cut: int) -> None:
+    ring = Ring(tmp_path, LIMIT)
+    for _ in range(2):
+        ring.append([(Channel.IOPUB, b"", IDLE)] * 2)
+        put(ring, b"x" * LIMIT)
+        os.truncate(tmp_path / "essence", (tmp_path / "essence").stat().st_size - cut)
+        ring = Ring(tmp_path, LIMIT)
+    with pytest.raises(MissedError) as missed:
+        ring.reader(1).read(100)
+    assert [r.number for r in unpack_records(missed.value.kept)] == [1, 4]
+
+
+def test_what_is_none_of_it_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "essence").write_bytes(pack_json(Kind.NOTE, a=1))
+    assert Ring(tmp_path, LIMIT).size == 0
+
+
 def test_the_next_keeper_goes_on_with_it(tmp_path: Path) -> None:
     put(Ring(tmp_path, LIMIT), b"a", b"b")
     ring = Ring(tmp_path, LIMIT)

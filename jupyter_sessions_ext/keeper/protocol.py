@@ -229,6 +229,18 @@ def measure_records(data: bytes, size: int | None = None) -> tuple[int, int, int
     return count, end, last
 
 
+def record_spans(data: bytes) -> Iterator[tuple[Channel, int, int, int]]:
+    """Yield the whole records that some data begins with: channel, number, start and end."""
+    start = 0
+    while len(data) - start >= _HEAD.size:
+        length, _, channel, _, number = _HEAD.unpack_from(data, start)
+        end = start + _HEAD.size + length
+        if end > len(data):
+            return
+        yield _CHANNELS[channel], number, start, end
+        start = end
+
+
 def offset_of(data: bytes, count: int) -> int:
     """Return where the record begins, in some data, that so many others precede."""
     offset = 0

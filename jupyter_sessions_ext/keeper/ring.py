@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
+from .essence import Essence
 from .protocol import (
     HEAD_SIZE,
     Channel,
@@ -129,11 +130,12 @@ class Ring:
         self._limit = limit
         self._report = report
         self._segments: list[Segment] = []
-        self.size = 0
-        """Bytes."""
         self.next = 1
         """The number of the next message."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.essence = Essence(folder)
+        self.size = 0
+        """Bytes."""
         self._load()
 
     def _load(self) -> None:
@@ -152,7 +154,7 @@ class Ring:
                 self._segments.clear()
             self._segments.append(segment)
             self.next = after
-        self.size = sum(segment.size for segment in self._segments)
+        self.size = self.essence.size + sum(segment.size for segment in self._segments)
         if self._segments:
             self._begin()
 
@@ -224,7 +226,10 @@ class Ring:
         """Drop the oldest files beyond a limit."""
         while self.size > limit and len(self._segments) > 1:
             oldest = self._segments.pop(0)
-            self.size -= oldest.size
+            self.size -= oldest.size + self.essence.size
+            with contextlib.suppress(OSError):
+                self.essence.take(oldest.read(0, oldest.size), self._limit // SEGMENTS)
+            self.size += self.essence.size
             oldest.remove()
 
     def shrink(self) -> bool:
@@ -316,10 +321,11 @@ class Reader:
         if self.is_at_end:
             return b""
         if self.number < self._ring.first:
-            missed = self._ring.first - self.number
+            kept, count = self._ring.essence.since(self.number)
+            missed = self._ring.first - self.number - count
             self.number = self._ring.first
             self._segment = None
-            raise MissedError(missed)
+            raise MissedError(missed, kept)
         if self._segment is None:
             self._seek()
         assert self._segment is not None
@@ -343,8 +349,12 @@ class Reader:
 
 
 class MissedError(LookupError):
-    """Messages were dropped before they were read."""
+    """Messages were dropped before they were read.
 
-    def __init__(self, count: int) -> None:
+    :param kept: the records among them that were not, see :class:`.essence.Essence`
+    """
+
+    def __init__(self, count: int, kept: bytes) -> None:
         self.count = count
+        self.kept = kept
         super().__init__(f"{count} messages were dropped")

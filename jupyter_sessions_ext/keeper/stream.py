@@ -48,7 +48,10 @@ class Stream:
             try:
                 data = self._reader.read(min(self._room, _CHUNK))
             except MissedError as error:
-                self._note("missed", count=error.count)
+                if error.count:
+                    self._note("missed", count=error.count)
+                if error.kept:
+                    self._send_records(error.kept)
                 continue
             except OSError as error:
                 self._reader.skip()

@@ -5,19 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import zmq
+from jupyter_client.jsonutil import json_default
 from jupyter_client.session import DELIM
+from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_v1
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.websocket import WebSocketClosedError
 
 from ..errors import KeeperError, KeeperGoneError
 from ..keeper.delivery import Delivery
+from ..keeper.messages import HEADER, PARENT
 from ..keeper.protocol import CHANNELS, Record, unpack_records
 from ..keeper.supervisor import Supervisor
 from .incoming import Incoming, buffered, can_note
@@ -57,6 +61,8 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
     _replayed = 0
     """The number of the last one that was there before the client was."""
     _unacknowledged = 0
+    _missed: int | None = None
+    """How many messages are missing, of which the client was not told; 0: it is not known."""
     _early: list[bytes] | None = None
     """What came before the client was connected."""
     _incoming: Incoming | None = None
@@ -188,13 +194,19 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
         for records in early:
             self.received(records)
 
-    def _send_state(self) -> None:
-        """Tell a client that has missed nothing, or has got it now, how the kernel is."""
+    def _send_state(self, record: Record | None = None) -> None:
+        """Tell a client that has missed nothing, or has got it now, how the kernel is.
+
+        :param record: the last that it has got
+        """
         self._has_state = True
         state = getattr(self.kernel_manager, "execution_state", None)
         if state in ("busy", "idle") and (state == "busy" or self._replayed):
             with contextlib.suppress(WebSocketClosedError):
-                self._send_status_message(state)
+                if record is None:
+                    self._send_status_message(state)
+                else:
+                    self._say("status", {"execution_state": state}, record, {})
 
     def end(self) -> None:
         """Disconnect: the client has gone."""
@@ -259,9 +271,11 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
             self._last = record.number
             stream = self.channels.get(_NAMES[record.channel])
             if stream is not None and record.client in (b"", own):
+                if self._missed is not None:
+                    self._tell_missed(record)
                 self._pass_on(stream, record)
             if not self._has_state and record.number >= self._replayed:
-                self._send_state()
+                self._send_state(record)
         self._unacknowledged += len(records)
         if self._unacknowledged >= _PASS_ON:
             self._acknowledge_when_written()
@@ -290,13 +304,33 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
             acknowledge()
 
     def missed(self, count: int) -> None:
-        """Tell the client that something is missing."""
-        if not self._is_over:
-            self.write_stderr(
-                f"[{count or 'Some'} messages of this kernel were dropped: there was more output "
-                "than is kept.]",
-                {},
-            )
+        """Have the client told, before what comes next, that something is missing."""
+        self._missed = (self._missed or 0) + count
+
+    def _tell_missed(self, record: Record) -> None:
+        """Tell in the cell that a message is about: it is of those that something is missing of."""
+        count, self._missed = self._missed, None
+        what = "1 message" if count == 1 else f"{count or 'Some'} messages"
+        text = f"{what} of this kernel were dropped: there was more output than"
+        self.log.warning("Kernel %s: %s is kept.", self.kernel_id, text)
+        stream = {"name": "stderr", "text": f"[{text} is kept.]\n"}
+        with contextlib.suppress(WebSocketClosedError):
+            self._say("stream", stream, record, json.loads(record.frames[PARENT]) or {})
+
+    def _say(
+        self, kind: str, content: dict[str, Any], record: Record, parent: dict[str, Any]
+    ) -> None:
+        """Write a message in the kernel's name, as a record of it has that.
+
+        JupyterLab gives up what waits to be handled when a message comes from elsewhere.
+        """
+        message = self.session.msg(kind, content=content, parent=parent)
+        message["header"]["session"] = json.loads(record.frames[HEADER])["session"]
+        if self.subprotocol == "v1.kernel.websocket.jupyter.org":
+            data = serialize_msg_to_ws_v1(message, "iopub", self.session.pack)
+            self.write_message(data, binary=True)
+        else:
+            self.write_message(json.dumps({**message, "channel": "iopub"}, default=json_default))
 
     def _limit_rate(self, channel: Any, msg: Any, msg_list: Any) -> bool:
         """Limit what comes; not what was there before the client was."""
