@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+import zmq
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jupyter_server.services.kernels.connection.base import (
@@ -20,7 +21,7 @@ from websocket import ABNF
 from jupyter_sessions_ext.keeper.backlog import Backlog
 from jupyter_sessions_ext.keeper.delivery import CAPACITY, INPUT_SIZE, Delivery
 from jupyter_sessions_ext.keeper.finish import IdleWatch
-from jupyter_sessions_ext.keeper.loop import Loop, Timer
+from jupyter_sessions_ext.keeper.loop import Loop, Receiver, Timer
 from jupyter_sessions_ext.keeper.memo import Memo
 from jupyter_sessions_ext.keeper.messages import Connection
 from jupyter_sessions_ext.keeper.peer import NotAMessageError, requests
@@ -310,3 +311,46 @@ def test_a_cell_that_has_ended_is_left_alone(
     for _ in range(3):
         loop.pass_time()
     assert found == []
+
+
+def test_a_cell_whose_end_may_be_among_what_waits_is_not_ended() -> None:
+    loop, found, behind = Later(), list[list[bytes]](), [True, True, False]
+    watch = IdleWatch(
+        loop, lambda answered: answered(), found.extend, lambda p: [b"s", *p], lambda: behind.pop(0)
+    )
+    watch.reply(part("execute_reply", "a", status="ok"))
+    while behind:
+        assert found == []
+        loop.pass_time()
+    assert len(found) == 2
+
+
+# ---------------------------------------------------------------------- loop
+
+
+def test_of_more_than_may_wait_the_oldest_is_given_up_and_the_rest_is_received_in_order() -> None:
+    loop, received, handled = Loop(print), list[int](), list[int]()
+
+    def give_up(small: list[list[bytes]], large: int) -> None:
+        assert small == []
+        handled.extend(range(len(handled), len(handled) + len(small) + large))
+
+    def receive(messages: list[list[bytes]]) -> None:
+        received.extend(int(number) for number, _ in messages)
+        handled.extend(int(number) for number, _ in messages)
+        if handled[-1] == 79:
+            loop.stop()
+
+    with zmq.Context() as context, context.socket(zmq.PAIR) as ours, context.socket(zmq.PAIR) as it:
+        it.sndhwm = ours.rcvhwm = 0
+        ours.bind("inproc://flood")
+        it.connect("inproc://flood")
+        for number in range(80):
+            it.send_multipart([b"%d" % number, bytes(500_000)])
+        receiver = Receiver(loop, ours, receive, give_up, lambda: 4_000_000)
+        assert receiver.is_behind
+        loop.run()
+        receiver.close()
+    assert handled == [*range(80)]
+    assert received[-7:] == [*range(73, 80)]
+    assert len(received) < 40

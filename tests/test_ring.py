@@ -111,6 +111,21 @@ def test_what_ends_a_cell_is_kept_when_the_rest_is_dropped(tmp_path: Path) -> No
             assert [r.frames for r in records] == [REPLY, IDLE][2 - len(expected) :]
 
 
+def test_what_is_skipped_is_missed_with_all_before_it(tmp_path: Path) -> None:
+    ring = Ring(tmp_path, LIMIT)
+    reader = ring.reader(1)
+    put(ring, b"a")
+    ring.skip([(Channel.IOPUB, b"", frames) for frames in (OUTPUT, IDLE, OUTPUT)])
+    with pytest.raises(MissedError) as missed:
+        reader.read(100)
+    assert missed.value.count == 3
+    assert [r.number for r in unpack_records(missed.value.kept)] == [3]
+    assert (reader.read(100), reader.is_at_end) == (b"", True)
+    put(ring, b"b")
+    assert rest(reader) == rest(Ring(tmp_path, LIMIT).reader(5)) == [(5, b"b")]
+    assert sum(file.stat().st_size for file in tmp_path.iterdir()) == ring.size
+
+
 def test_it_is_the_latest_that_is_kept_so_and_within_the_limit(tmp_path: Path) -> None:
     ring = Ring(tmp_path, LIMIT)
     for _ in range(100):

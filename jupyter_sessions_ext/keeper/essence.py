@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .messages import CONTENT, HEADER, message_type
@@ -59,15 +59,18 @@ class Essence:
         return b""
 
 
+def is_essential(channel: Channel, frames: Sequence[bytes]) -> bool:
+    """Tell what is for a client alone, or ends something."""
+    if channel is not Channel.IOPUB:
+        return True
+    return b'"idle"' in frames[CONTENT] and message_type(frames[HEADER]) == "status"
+
+
 def _essential(data: bytes) -> Iterator[bytes]:
-    """Yield the records that are for a client alone, or that end something."""
     for channel, _, start, end in record_spans(data):
         if channel is not Channel.IOPUB or data.find(b'"idle"', start, end) >= 0:
             [record] = unpack_records(data[start:end])
-            frames = record.frames
-            if channel is not Channel.IOPUB or (
-                b'"idle"' in frames[CONTENT] and message_type(frames[HEADER]) == "status"
-            ):
+            if is_essential(channel, record.frames):
                 yield data[start:end]
 
 

@@ -73,6 +73,7 @@ class IdleWatch:
         answered
     :param record: is given what is missing
     :param sign: makes frames of header, parent header, metadata and content
+    :param is_behind: tells whether there is something that could not be looked at yet
     """
 
     def __init__(
@@ -81,8 +82,10 @@ class IdleWatch:
         ask: Callable[[Callable[[], object]], object],
         record: Callable[[list[list[bytes]]], object],
         sign: Callable[[Sequence[bytes]], list[bytes]],
+        is_behind: Callable[[], bool] = lambda: False,
     ) -> None:
         self._loop = loop
+        self._is_behind = is_behind
         self._ask = ask
         self._record = record
         self._sign = sign
@@ -108,9 +111,15 @@ class IdleWatch:
 
     def _look(self, asked: str) -> None:
         if asked in self._replied:
-            self._ask(lambda: self._loop.call_later(WAIT, lambda: self._end(asked)))
+            self._ask(lambda: self._end_soon(asked))
+
+    def _end_soon(self, asked: str) -> None:
+        self._loop.call_later(WAIT, lambda: self._end(asked))
 
     def _end(self, asked: str) -> None:
+        if self._is_behind():
+            self._end_soon(asked)
+            return
         frames = self._replied.pop(asked, None)
         if frames is None:
             return

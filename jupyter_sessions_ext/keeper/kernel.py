@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 import zmq
@@ -20,6 +21,9 @@ from .splice import Splice, tail_of
 
 SPLICE_TIMEOUT = 5.0
 """Seconds after which it is given up that the server has heard what the keeper hears."""
+
+LEAST_WAITING = 16 << 20
+"""Bytes that may always wait to be recorded."""
 
 
 class Kernel:
@@ -52,7 +56,9 @@ class Kernel:
         self.process: KernelProcess | None = None
         self._splice: Splice | None = None
         self._finisher: Finisher | None = None
-        self._idle_watch = IdleWatch(loop, self.endpoint.ask, self._record_published, self._sign)
+        self._idle_watch = IdleWatch(
+            loop, self.endpoint.ask, self._record_published, self._sign, lambda: self._is_behind
+        )
         self.last = b""
         """Which message was recorded last of those that are for all."""
         self._iopub: Receiver | None = None
@@ -74,7 +80,9 @@ class Kernel:
             endpoint.connection = connection
             socket = endpoint.open_socket(Channel.IOPUB, zmq.SUB)
             socket.subscribe(b"")
-            self._iopub = Receiver(self.loop, socket, self._published)
+            self._iopub = Receiver(
+                self.loop, socket, self._published, self._overrun, self._most_waiting
+            )
             for client in self.clients.values():
                 client.reconnect()
         elif not is_new:
@@ -147,6 +155,16 @@ class Kernel:
         self._splice = Splice(self.ring)
 
     def _published(self, messages: list[list[bytes]]) -> None:
+        found = self._hear(messages)
+        if self._splice is not None:
+            waits = self._splice.is_waiting
+            found = self._splice.hear(found)
+            if self._splice.is_waiting and not waits:
+                self.loop.call_later(SPLICE_TIMEOUT, self._give_up)
+        self._record_published(found)
+
+    def _hear(self, messages: list[list[bytes]]) -> list[Sequence[bytes]]:
+        """Return what is of any interest to clients."""
         self.endpoint.hear()
         found: list[Sequence[bytes]] = []
         for message in messages:
@@ -154,12 +172,26 @@ class Kernel:
             if frames and not is_private(frames):
                 found.append(frames)
                 self._idle_watch.publish(frames)
-        if self._splice is not None:
-            waits = self._splice.is_waiting
-            found = self._splice.hear(found)
-            if self._splice.is_waiting and not waits:
-                self.loop.call_later(SPLICE_TIMEOUT, self._give_up)
-        self._record_published(found)
+        return found
+
+    def _most_waiting(self) -> float:
+        """Return how many bytes may wait to be recorded: what is kept, what came first would go.
+
+        While what the server has heard is put in between, nothing of it must be missing.
+        """
+        return math.inf if self.is_fed else max(self.ring.limit, LEAST_WAITING)
+
+    def _overrun(self, small: list[list[bytes]], large: int) -> None:
+        """Drop what would be dropped as soon as what came after it is recorded."""
+        found = [(Channel.IOPUB, b"", frames) for frames in self._hear(small)]
+        self.ring.skip(found, large)
+        for client in self.clients.values():
+            if client.stream is not None:
+                client.stream.pump()
+
+    @property
+    def _is_behind(self) -> bool:
+        return self._iopub is not None and self._iopub.is_behind
 
     def feed(self, frames: Sequence[bytes]) -> None:
         """Take a message that the server has heard."""

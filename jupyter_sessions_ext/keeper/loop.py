@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 import selectors
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import zmq
@@ -144,20 +145,43 @@ class Receiver:
     """Receives from a zmq socket as long as there is something to receive.
 
     :param receive: is given the messages that are there, so many and so large at most at once
+    :param overrun: is given the oldest messages when more bytes wait than may: those that are not
+        large, and how many others there are among them
+    :param limit: tells how many bytes may wait
     """
 
     MOST, MOST_BYTES = 500, 1 << 21
+    LARGE = 1 << 15
+    """Bytes; such a message is not copied out of zmq's memory before it is its turn."""
+    TIME = 0.02
+    """Seconds for which is taken from the socket, where it is too much, at once."""
 
     def __init__(
-        self, loop: Loop, socket: zmq.Socket[bytes], receive: Callable[[list[list[bytes]]], object]
+        self,
+        loop: Loop,
+        socket: zmq.Socket[bytes],
+        receive: Callable[[list[list[bytes]]], object],
+        overrun: Callable[[list[list[bytes]], int], object] = lambda *_: None,
+        limit: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self._loop = loop
         self._receive = receive
+        self._overrun = overrun
+        self._limit = limit
+        self._waiting: deque[tuple[Sequence[bytes | zmq.Frame], int]] = deque()
+        self._size = 0
+        self._length = 0
+        """Bytes of the last message."""
         self._file: int = socket.getsockopt(zmq.FD)  # type: ignore[assignment]
         self._is_due = False
         self.socket = socket
         loop.watch(self._file, lambda _: self.look())
         self.look()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there is more than could be handled yet."""
+        return self._is_due
 
     def look(self) -> None:
         """Receive what is there. To be called after each message sent, too.
@@ -167,18 +191,56 @@ class Receiver:
         """
         if self.socket.closed:  # by what was called back before
             return
-        messages: list[list[bytes]] = []
-        size = 0
-        try:
-            while len(messages) < self.MOST and size < self.MOST_BYTES:
-                messages.append(self.socket.recv_multipart(zmq.NOBLOCK))
-                size += sum(map(len, messages[-1]))
-        except zmq.Again:
-            pass
-        else:
+        is_empty, until = self._take(), time.monotonic() + self.TIME
+        while self._size > self._limit():
+            self._give_up(self._limit())
+            if is_empty or time.monotonic() > until:
+                break
+            is_empty = self._take()
+        messages = self._next()
+        if self._waiting or not is_empty:
             self._look_soon()
         if messages:
             self._receive(messages)
+
+    def _take(self) -> bool:
+        """Take from the socket, whose queue has no limit; tell whether nothing is left there."""
+        most = self._size + 4 * self.MOST_BYTES
+        try:
+            for _ in range(2 * self.MOST):
+                is_small = self._length < self.LARGE
+                message = self.socket.recv_multipart(zmq.NOBLOCK, copy=is_small)
+                self._length = sum(map(len, message))
+                self._waiting.append((message, self._length))
+                self._size += self._length
+                if self._size > most:
+                    break
+        except zmq.Again:
+            return True
+        return False
+
+    def _next(self) -> list[list[bytes]]:
+        """Return the messages that wait for longest."""
+        messages = list[list[bytes]]()
+        size = 0
+        while self._waiting and len(messages) < self.MOST and size < self.MOST_BYTES:
+            message, length = self._waiting.popleft()
+            messages.append(_copied(message))
+            size += length
+        self._size -= size
+        return messages
+
+    def _give_up(self, limit: float) -> None:
+        """Let go of the messages that wait for longest, until no more bytes wait than that."""
+        small, large = list[list[bytes]](), 0
+        while self._size > limit:
+            message, length = self._waiting.popleft()
+            self._size -= length
+            if length < self.LARGE:
+                small.append(_copied(message))
+            else:
+                large += 1
+        self._overrun(small, large)
 
     def _look_soon(self) -> None:
         if not self._is_due:
@@ -193,3 +255,7 @@ class Receiver:
         """Close the socket. What it was to send is sent, if that is soon."""
         self._loop.forget(self._file)
         self.socket.close()
+
+
+def _copied(message: Sequence[bytes | zmq.Frame]) -> list[bytes]:
+    return [part if isinstance(part, bytes) else part.bytes for part in message]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from .essence import Essence
+from .essence import Essence, is_essential
 from .protocol import (
     HEAD_SIZE,
     Channel,
@@ -127,7 +127,8 @@ class Ring:
         self, folder: Path, limit: int, report: Callable[[str], object] = lambda _: None
     ) -> None:
         self.folder = folder
-        self._limit = limit
+        self.limit = limit
+        """Bytes that are kept at most."""
         self._report = report
         self._segments: list[Segment] = []
         self.next = 1
@@ -174,7 +175,7 @@ class Ring:
             if record is not None:
                 batch.append(record)
                 size += len(record)
-            if size >= self._limit // SEGMENTS:
+            if size >= self.limit // SEGMENTS:
                 kept.append(self._keep(batch))
                 batch, size = [], 0
         kept.append(self._keep(batch))
@@ -186,7 +187,7 @@ class Ring:
             self._write(data)
             self.size += len(data)
             self.next += len(records)
-            self._drop(self._limit)
+            self._drop(self.limit)
         return data
 
     def _record(
@@ -201,11 +202,11 @@ class Ring:
 
     def set_limit(self, limit: int) -> None:
         """Keep so many bytes from now on."""
-        self._limit = limit
+        self.limit = limit
         self._drop(limit)
 
     def _write(self, data: bytes) -> None:
-        if not self._segments or self._segments[-1].size + len(data) > self._limit // SEGMENTS:
+        if not self._segments or self._segments[-1].size + len(data) > self.limit // SEGMENTS:
             self._begin()
         try:
             self._segments[-1].write(data)
@@ -225,12 +226,37 @@ class Ring:
     def _drop(self, limit: int) -> None:
         """Drop the oldest files beyond a limit."""
         while self.size > limit and len(self._segments) > 1:
-            oldest = self._segments.pop(0)
-            self.size -= oldest.size + self.essence.size
-            with contextlib.suppress(OSError):
-                self.essence.take(oldest.read(0, oldest.size), self._limit // SEGMENTS)
-            self.size += self.essence.size
-            oldest.remove()
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        oldest = self._segments.pop(0)
+        self.size -= oldest.size
+        with contextlib.suppress(OSError):
+            self._take_essence(oldest.read(0, oldest.size))
+        oldest.remove()
+
+    def _take_essence(self, dropped: bytes) -> None:
+        self.size -= self.essence.size
+        self.essence.take(dropped, self.limit // SEGMENTS)
+        self.size += self.essence.size
+
+    def skip(
+        self, messages: Sequence[tuple[Channel, bytes, Sequence[bytes]]], more: int = 0
+    ) -> None:
+        """Drop messages before they are kept, and all before them, but for what is essential.
+
+        :param more: how many more are dropped that are not
+        """
+        while self._segments:
+            self._drop_oldest()
+        records = (
+            self._record(channel, number, client, frames)
+            for number, (channel, client, frames) in enumerate(messages, self.next)
+            if is_essential(channel, frames)
+        )
+        self._take_essence(b"".join(filter(None, records)))
+        self.next += len(messages) + more
+        self._begin()
 
     def shrink(self) -> bool:
         """Drop the oldest file; tell whether there was one to drop."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import zmq
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 
-from ..keeper.messages import HEADER, frames_of, is_private
+from ..keeper.messages import DELIMITER, HEADER, frames_of, is_private
 from ..keeper.supervisor import Supervisor
 from ..models import now
 from ..workspace import Workspace
@@ -19,7 +19,8 @@ from ..workspace import Workspace
 MOST_WAITING = 100_000
 """Messages of a kernel that may wait for the server's loop."""
 
-_AT_ONCE = 100
+_AT_ONCE = 1000
+"""How many of them are taken at once: they are to wait for the loop no longer than they must."""
 
 
 class Connection(Protocol):
@@ -181,12 +182,7 @@ class _Listener:
     def __call__(self, message: list[bytes]) -> None:
         kernel, heard = self._kernel, self._mapping.keeper.heard
         kernel_id, is_active = kernel.kernel_id, False
-        messages = [message]
-        with contextlib.suppress(zmq.Again):
-            while len(messages) < _AT_ONCE:
-                messages.append(self._socket.recv_multipart(zmq.NOBLOCK))
-        for message in messages:
-            frames = frames_of(message)
+        for frames in map(frames_of, self._messages(message)):
             if not frames or is_private(frames):  # the keeper's questions are no activity
                 continue
             heard(kernel_id, frames)
@@ -195,6 +191,13 @@ class _Listener:
                 is_active = True
             else:
                 is_active = False
-                self._record_activity(message)
+                self._record_activity([DELIMITER, *frames])
         if is_active:
             self._mapping.last_kernel_activity = kernel.last_activity = now()
+
+    def _messages(self, first: list[bytes]) -> Iterator[list[bytes]]:
+        """Yield what there is, one by one: many large ones at once would be too much."""
+        yield first
+        with contextlib.suppress(zmq.Again):
+            for _ in range(_AT_ONCE):
+                yield self._socket.recv_multipart(zmq.NOBLOCK)

@@ -310,10 +310,10 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
     def _tell_missed(self, record: Record) -> None:
         """Tell in the cell that a message is about: it is of those that something is missing of."""
         count, self._missed = self._missed, None
-        what = "1 message" if count == 1 else f"{count or 'Some'} messages"
-        text = f"{what} of this kernel were dropped: there was more output than"
-        self.log.warning("Kernel %s: %s is kept.", self.kernel_id, text)
-        stream = {"name": "stderr", "text": f"[{text} is kept.]\n"}
+        what = "1 message was" if count == 1 else f"{count or 'Some'} messages were"
+        text = f"{what} dropped: there was more output than is kept."
+        self.log.warning("Kernel %s: %s", self.kernel_id, text)
+        stream = {"name": "stderr", "text": f"[{text}]\n"}
         with contextlib.suppress(WebSocketClosedError):
             self._say("stream", stream, record, json.loads(record.frames[PARENT]) or {})
 
