@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sqlite3
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from servers import Home, kernel_processes, wait_until
 
-from jupyter_sessions_ext.keeper.messages import CONTENT, PARENT
-from jupyter_sessions_ext.keeper.protocol import unpack_records
+from jupyter_sessions_ext.keeper.ring import read_ring
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,14 +75,17 @@ def until_recorded(home: Home, text: str) -> None:
     wait_until(is_there, 20, f"{text!r} was recorded")
 
 
-def until_ended(home: Home, request: str) -> None:
+def until_ended(home: Home, request: str, timeout: float = 20) -> None:
     """Wait until a keeper has heard that the kernel is done with a request."""
 
     def has_ended() -> bool:
-        return any(
-            request.encode() in record.frames[PARENT] and b'"idle"' in record.frames[CONTENT]
-            for path in (state_folder(home) / "keeper" / "rings").rglob("*.ring")
-            for record in unpack_records(path.read_bytes())
+        rings = (state_folder(home) / "keeper" / "rings").iterdir()
+        found = (
+            data[max(0, at.start() - 1000) : at.start()]
+            for ring in rings
+            for data in read_ring(ring)
+            for at in re.finditer(b'"idle"', data)
         )
+        return any(request.encode() in parent for parent in found)
 
-    wait_until(has_ended, 20, f"{request} had ended")
+    wait_until(has_ended, timeout, f"{request} had ended")

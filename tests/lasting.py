@@ -28,7 +28,7 @@ class LastingClient:
 
     def __init__(self, server: Server, kernel_id: str, delay: float = 0) -> None:
         self.session_id = uuid4().hex
-        self.messages: list[dict[str, Any]] = []
+        self._messages: dict[tuple[str | None, str], list[dict[str, Any]]] = {}
         self.connections = 0
         self._server = server
         self._kernel_id = kernel_id
@@ -68,8 +68,12 @@ class LastingClient:
                     time.sleep(self._delay)
                     is_binary = isinstance(data, bytes)  # one with buffers
                     message = deserialize_binary_message(data) if is_binary else json.loads(data)
-                    self.messages.append(message)
+                    self._add(message)
             time.sleep(0.02)
+
+    def _add(self, message: dict[str, Any]) -> None:
+        key = message["parent_header"].get("msg_id"), message["header"]["msg_type"]
+        self._messages.setdefault(key, []).append(message)
 
     def execute(self, code: str, **content: Any) -> str:
         """Have code run, and return the request's id."""
@@ -81,12 +85,7 @@ class LastingClient:
 
     def of(self, request: str, kind: str) -> list[dict[str, Any]]:
         """Return the messages of a type that came of a request."""
-        return [
-            message
-            for message in [*self.messages]
-            if message["parent_header"].get("msg_id") == request
-            and message["header"]["msg_type"] == kind
-        ]
+        return [*self._messages.get((request, kind), [])]
 
     def text(self, request: str) -> str:
         """Return what a request has printed."""
@@ -113,11 +112,12 @@ class LastingClient:
         self._channels.send(json.dumps(reply))
 
 
-def assert_whole(client: LastingClient, request: str, count: int) -> None:
+def assert_whole(client: LastingClient, request: str, count: int, timeout: float = 30) -> None:
     """Check that a client has got a cell's numbers and its end, each once and in order."""
-    wait_until(lambda: client.is_finished(request), 30, "the cell had finished")
-    text = client.text(request)
-    assert text.split() == [str(i) for i in range(count)], text
+    wait_until(lambda: client.is_finished(request), timeout, "the cell had finished")
+    numbers = client.text(request).split()
+    place = next((i for i, number in enumerate(numbers) if number != str(i)), len(numbers))
+    assert numbers == [str(i) for i in range(count)], f"{place}: {numbers[place : place + 20]}"
     assert len(client.of(request, "execute_reply")) == 1
     states = [m["content"]["execution_state"] for m in client.of(request, "status")]
     assert states == ["busy", "idle"]

@@ -13,7 +13,15 @@ from .endpoint import Endpoint
 from .finish import Finisher, IdleWatch
 from .loop import Loop, Receiver
 from .memo import Memo
-from .messages import DELIMITER, Connection, frames_of, identity, is_private
+from .messages import (
+    CONTENT,
+    DELIMITER,
+    HEADER,
+    Connection,
+    frames_of,
+    identity,
+    is_private,
+)
 from .process import KernelProcess
 from .protocol import Channel
 from .ring import Ring
@@ -59,6 +67,8 @@ class Kernel:
         self._idle_watch = IdleWatch(
             loop, self.endpoint.ask, self._record_published, self._sign, lambda: self._is_behind
         )
+        self.is_idle = False
+        """Whether it was, at last."""
         self.last = b""
         """Which message was recorded last of those that are for all."""
         self._iopub: Receiver | None = None
@@ -172,6 +182,8 @@ class Kernel:
             if frames and not is_private(frames):
                 found.append(frames)
                 self._idle_watch.publish(frames)
+                if b'"status"' in frames[HEADER]:
+                    self.is_idle = b'"idle"' in frames[CONTENT]
         return found
 
     def _most_waiting(self) -> float:

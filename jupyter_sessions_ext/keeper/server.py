@@ -304,6 +304,7 @@ class Keeper:
             self._loop.call_later(TELL_INTERVAL, self._tell)
             return
         kernels = {k.kernel_id: k.last.decode("latin-1") for k in self._to_tell}
+        idle = [k.kernel_id for k in self._to_tell if k.is_idle]
         self._to_tell.clear()
         forwarded = {}
         for stream, (client, _) in self._streams.items():
@@ -316,6 +317,7 @@ class Keeper:
                     Kind.NOTE,
                     op="recorded",
                     kernels=kernels,
+                    idle=idle,
                     forwarded=forwarded,
                     bytes=self._kernels.size,
                 )

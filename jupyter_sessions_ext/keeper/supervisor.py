@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,7 @@ class Supervisor:
     :param total: bytes that are kept of all
     :param orphan_timeout: seconds after which kernels are ended that no server comes back for; 0:
         never
+    :param idle: is told of a kernel, again and again, that it is idle by what the keeper has heard
     """
 
     def __init__(
@@ -71,7 +72,9 @@ class Supervisor:
         limit: int,
         total: int,
         orphan_timeout: float,
+        idle: Callable[[str], object] = lambda _: None,
     ) -> None:
+        self._idle = idle
         self._folder = folder
         self._log = log
         self._limit = limit
@@ -134,6 +137,8 @@ class Supervisor:
             for kernel_id, last in note["kernels"].items():
                 if kernel_id in self._backlogs:
                     self._backlogs[kernel_id].recorded(last.encode("latin-1"))
+            for kernel_id in note["idle"]:
+                self._idle(kernel_id)
             for stream, count in note["forwarded"].items():
                 if (feed := self._feeds.get(int(stream))) is not None:
                     feed.forwarded(count)

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import zmq
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
+from tornado.ioloop import IOLoop
 
 from ..keeper.messages import DELIMITER, HEADER, frames_of, is_private
 from ..keeper.supervisor import Supervisor
@@ -18,6 +19,9 @@ from ..workspace import Workspace
 
 MOST_WAITING = 100_000
 """Messages of a kernel that may wait for the server's loop."""
+
+DOUBT_TIMEOUT = 1.0
+"""Seconds after which it is doubted that a kernel is busy that the keeper has heard to be idle."""
 
 _AT_ONCE = 1000
 """How many of them are taken at once: they are to wait for the loop no longer than they must."""
@@ -85,6 +89,7 @@ class RecordingMixin(AsyncMappingKernelManager):
         # What is heard here must be complete, as far as that can be had, though a loop be slow.
         self.context.setsockopt(zmq.RCVHWM, MOST_WAITING)
         self.workspace.recorded_bytes = self._recorded_bytes
+        self._doubted: set[str] = set()
 
     def _recorded_bytes(self) -> int:
         return self.keeper.journal_bytes if self.workspace.keeps_kernels else 0
@@ -100,6 +105,7 @@ class RecordingMixin(AsyncMappingKernelManager):
             limit=self.workspace.journal_limit,
             total=self.workspace.journal_total,
             orphan_timeout=self.workspace.orphan_timeout,
+            idle=self._keeper_heard_idle,
         )
 
     def is_kept(self, kernel_id: str) -> bool:
@@ -132,6 +138,30 @@ class RecordingMixin(AsyncMappingKernelManager):
         if self.is_kept(kernel_id):
             kernel = self._kernels[kernel_id]
             kernel._activity_stream.on_recv(_Listener(self, kernel, kernel._activity_stream))
+
+    def _keeper_heard_idle(self, kernel_id: str) -> None:
+        """Ask a kernel that stays busy by what the server has heard: a flood loses some of it."""
+        if self._seems_busy(kernel_id) and kernel_id not in self._doubted:
+            self._doubted.add(kernel_id)
+            IOLoop.current().call_later(DOUBT_TIMEOUT, self._ask_doubted, kernel_id)
+
+    def _seems_busy(self, kernel_id: str) -> bool:
+        kernel = self._kernels.get(kernel_id)
+        return getattr(kernel, "execution_state", None) == "busy"
+
+    def _ask_doubted(self, kernel_id: str) -> None:
+        self._doubted.discard(kernel_id)
+        if self._seems_busy(kernel_id):
+            kernel = self._kernels[kernel_id]
+            stream = kernel.connect_shell()
+            stream.socket.setsockopt(zmq.LINGER, 0)
+
+            def answered(_: object) -> None:
+                stream.close()
+                kernel.execution_state = "idle"
+
+            stream.on_recv(answered)
+            kernel.session.send(stream, "kernel_info_request")
 
     def start_buffering(self, kernel_id: str, session_key: str, channels: dict[str, Any]) -> None:
         """Keep nothing for a client that the keeper keeps all for."""
