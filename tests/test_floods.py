@@ -46,8 +46,8 @@ LARGE = f"--SessionsApp.journal_limit={100 * MEGABYTE}"
 SMALL = f"--SessionsApp.journal_limit={MEGABYTE}"
 TOTAL = 20 * MEGABYTE
 
-MOST_RESIDENT = {"keeper": 200, "server": 250}
-"""Megabytes. An idle keeper has 25, an idle server 80."""
+MOST_RESIDENT = {"keeper": drill_count(200, 700), "server": drill_count(250, 400)}
+"""Megabytes. An idle keeper has 25, an idle server 80; what comes while they get no time waits."""
 
 
 @pytest.mark.drill
@@ -183,7 +183,7 @@ def test_kernels_that_flood_take_neither_memory_nor_disk_nor_others_time(
     print({name: round(figure, 2) for name, figure in figures.items()})
     assert figures["on disk"] < TOTAL / MEGABYTE + 5
     assert figures["median"] < 1
-    assert figures["longest"] < 5
+    assert figures["longest"] < 10  # where it is the machine that has no time
     assert {name: figures[name] < most for name, most in MOST_RESIDENT.items()} == {
         "keeper": True, "server": True,
     }, figures  # fmt: skip
