@@ -137,6 +137,12 @@ class Keeper:
             self._leave_when_idle()
             self._expect_server()
             self._port.wait()
+            self._give_up_idle_port()
+
+    def _give_up_idle_port(self) -> None:
+        """Hold no port for kernels of which only the last words are to come."""
+        if self._server is None and all(k.kernel_id in self._dropping for k in self._kernels):
+            self._port.close()
 
     def _leave_when_idle(self) -> None:
         """End soon if there is no kernel by then; at once after the last, without a server."""
@@ -335,6 +341,7 @@ class Keeper:
             self._dropping[kernel] = self._loop.call_later(
                 LAST_WORDS, lambda: self._drop(kernel, has_transcript=has_transcript)
             )
+            self._give_up_idle_port()
 
     def _drop(self, kernel: str, *, has_transcript: bool = True) -> None:
         if (timer := self._dropping.pop(kernel, None)) is not None:

@@ -176,8 +176,10 @@ class Supervisor:
             self._tell_port(self._link)
 
     def _tell_port(self, link: ServerLink) -> None:
-        if self._port is not None:
-            (host, port), sockets = self._port
+        if self._port is None:
+            return
+        (host, port), sockets = self._port
+        if all(listener.fileno() >= 0 for listener in sockets):  # else the server is being stopped
             files = [os.dup(listener.fileno()) for listener in sockets]
             link.call("hold_port", files, host=host, port=port, count=len(files)).add_done_callback(
                 self._answered
