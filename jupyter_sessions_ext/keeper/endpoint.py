@@ -66,6 +66,11 @@ class Endpoint:
             for forward in waiting:
                 self.loop.call(forward)
 
+    def lose(self) -> None:
+        """Let nothing through until a kernel is heard again: this one has ended."""
+        self.close()
+        self._is_heard = False
+
     def when_heard(self, forward: Callable[[], object]) -> None:
         """Forward a client's message, as soon as what comes of it is heard."""
         if self._is_heard:

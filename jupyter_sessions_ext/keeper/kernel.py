@@ -112,7 +112,16 @@ class Kernel:
             self.process = None
         if process is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                self.process = KernelProcess(self.loop, *process, lambda: self._ended(self))
+                self.process = KernelProcess(self.loop, *process, self._process_ended)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its process is known to have ended."""
+        return self.process is not None and self.process.has_ended
+
+    def _process_ended(self) -> None:
+        self.endpoint.lose()
+        self._ended(self)
 
     def end(self) -> None:
         """Ask it to end, and see to it that it does."""
@@ -175,7 +184,8 @@ class Kernel:
 
     def _hear(self, messages: list[list[bytes]]) -> list[Sequence[bytes]]:
         """Return what is of any interest to clients."""
-        self.endpoint.hear()
+        if not self.has_ended:  # else it is its last words
+            self.endpoint.hear()
         found: list[Sequence[bytes]] = []
         for message in messages:
             frames = frames_of(message)

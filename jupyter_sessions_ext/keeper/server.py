@@ -131,7 +131,7 @@ class Keeper:
         if link is self._server:
             self._server = None
             for kernel in self._kernels:
-                if kernel.process is not None and kernel.process.has_ended:
+                if kernel.has_ended:
                     self._kernel_ended(kernel)
             log(f"no server: {reason}")
             self._leave_when_idle()
@@ -184,7 +184,7 @@ class Keeper:
         for kernel in self._kernels:
             self._reasons[kernel.kernel_id] = reason
             kernel.end()
-            if kernel.process is None or kernel.process.has_ended:
+            if kernel.process is None or kernel.has_ended:
                 self._drop_soon(kernel.kernel_id)
         self._note_reasons()
 
