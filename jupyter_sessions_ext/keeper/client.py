@@ -136,16 +136,17 @@ class Client:
 
         :param frames: with the delimiter and a signature
         """
-        if len(frames) <= HEADER + CONTENT:
-            return  # it is no message
+        forward = partial(self._forward, channel, frames, self.stream)
         if channel is Channel.STDIN:  # it is busy, and was heard
-            self._forward(channel, frames, self.stream)
+            forward()
         else:
-            self._kernel.when_heard(partial(self._forward, channel, frames, self.stream))
+            self._kernel.when_heard(forward)
 
     def _forward(self, channel: Channel, frames: Sequence[bytes], stream: Stream | None) -> None:
         if stream is not None and stream is self.stream:
-            self.unconfirmed += 1
+            self.unconfirmed += 1  # also of what is no message: the server counts them all
+        if channel not in _CHANNELS or len(frames) <= HEADER + CONTENT:
+            return
         self.connect()
         asked, kind = message_id(frames[1 + HEADER]), message_type(frames[1 + HEADER])
         if asked is not None:
@@ -227,7 +228,9 @@ class Client:
         self._settling = None
         self._note_received(connection)
         if connection.peer is not None:
-            self._forward_unhandled(connection.peer, connection.delivery)
+            # Whatever it has sent, the connection must end, and who waits for that must go on.
+            forward = partial(self._forward_unhandled, connection.peer, connection.delivery)
+            self._kernel.loop.call(forward)
         connection.close()
         self._rest()
 

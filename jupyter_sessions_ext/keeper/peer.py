@@ -162,7 +162,7 @@ def _request(opcode: int, message: bytes) -> Request:
         if int.from_bytes(message[:8], "little") < 1 << 16:
             return _from_v1(message)
         return _from_binary(message)
-    except (ValueError, LookupError, TypeError, struct.error) as error:
+    except (ValueError, LookupError, TypeError, RecursionError, struct.error) as error:
         raise NotAMessageError(repr(error)) from error
 
 

@@ -71,3 +71,15 @@ def buffered(io: IOStream) -> int:
     """Return how many bytes a connection has taken and not handled."""
     size: int = io._read_buffer_size
     return size
+
+
+def refuse_endless(message: bytes, *, is_v1: bool) -> None:
+    """Refuse a message that tells of more parts than it has bytes.
+
+    jupyter_server would count them, up to 2**64, and be there for nobody meanwhile.
+
+    :raises ValueError: it is such a one
+    """
+    count = int.from_bytes(message[:8], "little") if is_v1 else int.from_bytes(message[:4], "big")
+    if count > len(message):
+        raise ValueError(f"{count} parts in {len(message)} bytes")

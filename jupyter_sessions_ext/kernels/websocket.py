@@ -24,10 +24,12 @@ from ..keeper.delivery import Delivery
 from ..keeper.messages import HEADER, PARENT
 from ..keeper.protocol import CHANNELS, Record, unpack_records
 from ..keeper.supervisor import Supervisor
-from .incoming import Incoming, buffered, can_note
+from .incoming import Incoming, buffered, can_note, refuse_endless
 from .recording import KeptStream, RecordingMixin
 
 _NAMES = {channel: name for name, channel in CHANNELS.items()}
+
+_V1 = "v1.kernel.websocket.jupyter.org"
 
 _LOOK_INTERVAL, _LOOKS = 0.02, 25
 """Seconds between looks at the state of a kernel that starts; it is asked at one in so many."""
@@ -248,7 +250,12 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
                 self._delivery.handle(end)
 
     def handle_incoming_message(self, incoming_msg: Any) -> None:
-        """Handle a message, and note that it is when the kernel has what comes of it."""
+        """Handle a message, and note that it is when the kernel has what comes of it.
+
+        :raises ValueError: it is none; the connection is closed
+        """
+        if isinstance(incoming_msg, bytes):
+            refuse_endless(incoming_msg, is_v1=self.subprotocol == _V1)
         super().handle_incoming_message(incoming_msg)
         if self._delivery is not None and self._incoming is not None:
             end = self._delivery.taken - buffered(self._io)
