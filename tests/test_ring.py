@@ -207,6 +207,16 @@ def test_on_a_full_disk_it_goes_on_in_memory_and_on_disk_again_when_there_is_spa
     assert sorted(file.name for file in tmp_path.iterdir()) == [f"{n:020d}.ring" for n in (1, 3)]
 
 
+def test_where_it_cannot_have_a_folder_it_is_in_memory(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    told: list[str] = []
+    ring = Ring(tmp_path / "file" / "ring", LIMIT, told.append)
+    put(ring, b"a")
+    put(ring, b"b")
+    assert rest(ring.reader(1)) == [(1, b"a"), (2, b"b")]
+    assert len(told) == 1
+
+
 def test_what_follows_a_gap_that_a_killed_keeper_has_left_is_kept(tmp_path: Path) -> None:
     for text in (b"a", b"b", b"c"):
         put(Ring(tmp_path, LIMIT), text)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from .splice import asked_of
 
 MOST_CLIENTS = 100
 """Clients of a kernel that are known; beyond that, who was away for longest begins anew."""
+
+_STDERR = 2
 
 
 class Kernels:
@@ -129,7 +132,8 @@ class Kernels:
         else:
             self._drop_oldest(kernel)
             folder = self._clients_of(kernel)
-            folder.mkdir(mode=0o700, exist_ok=True)
+            with contextlib.suppress(OSError):  # on a full disk nothing is noted of it
+                folder.mkdir(mode=0o700, exist_ok=True)
             memo = Memo(folder, kernel.kernel_id, client, kernel.ring.next - 1, {})
             memo.write()
             found = kernel.client(memo)
@@ -176,4 +180,5 @@ def _load(path: Path) -> Memo | None:
 def log(text: str) -> None:
     """Write a line to the log, which is standard error."""
     stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
-    print(f"{stamp}Z {text}", file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # on a full disk the keeper goes on all the same
+        os.write(_STDERR, f"{stamp}Z {text}\n".encode(errors="replace"))

@@ -96,4 +96,5 @@ class Memo:
     def remove(self) -> None:
         """Forget it."""
         self.rest()
-        self.path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.path.unlink()

@@ -105,7 +105,8 @@ class Segment:
         """Be no more."""
         self._close()
         if self._path is not None:
-            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                self._path.unlink()
 
     def _close(self) -> None:
         if self._file is not None:
@@ -133,7 +134,8 @@ class Ring:
         self._segments: list[Segment] = []
         self.next = 1
         """The number of the next message."""
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):  # all is in memory then
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.essence = Essence(folder)
         self.size = 0
         """Bytes."""
