@@ -36,6 +36,7 @@ class Finisher:
         self._sign = sign
         self._open = {asked: client for client in clients for asked in client.memo.pending}
         self._seen: dict[str, dict[str, Any]] = {}
+        self._begun: dict[str, tuple[dict[str, Any], bytes]] = {}
 
     def see(self, frames: Sequence[bytes]) -> None:
         """Take note of what is published."""
@@ -44,16 +45,34 @@ class Finisher:
             return
         header, content = read(frames[HEADER]), read(frames[CONTENT])
         seen = self._seen.setdefault(asked, {"status": "ok"})
+        self._begun[asked] = header, frames[PARENT]
         if header.get("msg_type") == "execute_input":
             seen |= {"execution_count": content.get("execution_count")}
         elif header.get("msg_type") == "error":
             seen |= {**content, "status": "error"}
         elif header.get("msg_type") == "status" and content.get("execution_state") == "idle":
-            self._loop.call_later(WAIT, lambda: self._finish(asked, header, frames[PARENT]))
+            self._finish_soon(asked)
 
-    def _finish(self, asked: str, header: dict[str, Any], parent: bytes) -> None:
-        client, seen = self._open.pop(asked), self._seen.pop(asked)
-        if asked not in client.memo.pending or "execution_count" not in seen:
+    @property
+    def begun(self) -> list[str]:
+        """The requests that have begun, and were not seen to end."""
+        return [*self._begun]
+
+    def end(self, begun: Sequence[str]) -> None:
+        """Take requests as ended, for the kernel has answered a question that was put later.
+
+        That they did was published when there was neither a keeper nor a server.
+        """
+        for asked in begun:
+            self._finish_soon(asked)
+
+    def _finish_soon(self, asked: str) -> None:
+        self._loop.call_later(WAIT, lambda: self._finish(asked))
+
+    def _finish(self, asked: str) -> None:
+        client, seen = self._open.pop(asked, None), self._seen.pop(asked, {})
+        header, parent = self._begun.pop(asked, ({}, b""))
+        if client is None or asked not in client.memo.pending or "execution_count" not in seen:
             return  # it was replied to, or it was no execution
         if seen["status"] == "ok":
             seen |= {"user_expressions": {}, "payload": []}

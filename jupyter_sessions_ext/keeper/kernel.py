@@ -163,6 +163,8 @@ class Kernel:
             if record.channel is Channel.IOPUB:
                 finisher.see(record.frames)
         self._finisher = finisher
+        if begun := finisher.begun:
+            self.endpoint.ask(lambda: finisher.end(begun))
 
     @property
     def is_fed(self) -> bool:
