@@ -28,7 +28,7 @@ from .errors import (
 from .folder import STATE_DIR, Lease, Place, describe, discard, known_places, places, prepare
 from .host import POSIX, identify, is_on_network, machine_id
 from .keeper.protocol import DAY, DEFAULT_LIMIT, DEFAULT_TOTAL
-from .keeper.takeover import take_all
+from .keeper.takeover import take_all, take_reasons
 from .metrics import Reading
 from .models import (
     Change,
@@ -99,6 +99,7 @@ class Workspace(Commits):
         """This server process; it is recorded by the recovery's transaction."""
         self._deleting: set[str] = set()
         self._siblings: list[Place] = []
+        self._merged: list[tuple[Place, contextlib.ExitStack]] = []
         self._state_dir = state_dir
         self._database = database
         self._is_open = False
@@ -342,10 +343,10 @@ class Workspace(Commits):
                 lease = Lease.take(place.folder)
                 if lease is None:
                     continue
-                try:
+                with contextlib.ExitStack() as held:
+                    held.callback(lease.release)
                     self._merge_one(place)
-                finally:
-                    lease.release()
+                    self._merged.append((place, held.pop_all()))
             except StoreCorruptError as error:
                 self.lost.add(place.key)
                 self.log.error("%s. It is left there; its kernels are taken over.", error)
@@ -371,14 +372,22 @@ class Workspace(Commits):
             with contextlib.suppress(OSError):
                 log = place.log_file(kernel.kernel_id)
                 log.replace(self.place.log_file(kernel.kernel_id))
-        take_all(place.keeper, self.place.keeper)
-        discard(place)
+        take_reasons(place.keeper, self.place.keeper)
         self.log.info(
             "Took over %d sessions and %d kernels of workspace %s.",
             len(change.sessions),
             len(change.kernels),
             place.key,
         )
+
+    def finish_merge(self) -> None:
+        """Take what the keepers of merged kernels have; no line is lost if those are heard here."""
+        for place, held in self._merged:
+            with held:
+                if self.place is not None:
+                    take_all(place.keeper, self.place.keeper)
+                    discard(place)
+        self._merged.clear()
 
     def recorded_by_others(self) -> set[str]:
         """Return the kernels that other servers on this root folder have recorded.
@@ -408,6 +417,7 @@ class Workspace(Commits):
         if lease is not None:
             lease.release()
         self.place = None
+        self.finish_merge()
         self.keeps_kernels = False
 
 

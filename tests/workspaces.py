@@ -44,6 +44,7 @@ class Opens:
         )
         self.opened.append(opened)
         opened.open(str(self.root_dir))
+        opened.finish_merge()
         return opened
 
     def place(self, number: int = 1) -> Place:

@@ -129,22 +129,24 @@ def take_all(folder: Path, target: Path) -> None:
         pass
     with contextlib.suppress(OSError):
         signal_holder(folder, signal.SIGKILL)
-    _merge_reasons(ended_file(folder), ended_file(target))
     for name in (RINGS, CLIENTS):
         kept = target / name
-        kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with contextlib.suppress(OSError):
+            kept.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in (folder / name).glob("*"):
             with contextlib.suppress(OSError):
                 path.rename(kept / path.name)
 
 
-def _merge_reasons(source: Path, target: Path) -> None:
-    """Keep why kernels were ended that a keeper of another folder had."""
+def take_reasons(folder: Path, target: Path) -> None:
+    """Move why kernels were ended that another folder's keeper had."""
+    source, kept = ended_file(folder), ended_file(target)
     with contextlib.suppress(OSError, ValueError):
         reasons = json.loads(source.read_bytes())
         with contextlib.suppress(OSError, ValueError):
-            reasons = {**json.loads(target.read_bytes()), **reasons}
-        target.write_text(json.dumps(reasons))
+            reasons = {**json.loads(kept.read_bytes()), **reasons}
+        target.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kept.write_text(json.dumps(reasons))
         source.unlink()
 
 

@@ -80,6 +80,7 @@ class DurableMappingMixin(RecordingMixin, ActivityMixin):
         self.workspace.open(self.parent.root_dir if self.parent else self.root_dir)
         if self.workspace.place is not None:
             recover(self.workspace, self._adopt if self._can_adopt() else None)
+            self.workspace.finish_merge()
             if self._adopted:
                 # It runs as soon as the loop does, under any application.
                 IOLoop.current().add_callback(self._probe, list(self._adopted))

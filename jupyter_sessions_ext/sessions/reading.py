@@ -79,6 +79,7 @@ class SessionReader(StockSessionManager):
             self._workspace.open(self.parent.root_dir)  # type: ignore[union-attr]
             if self._workspace.place is not None and not self._workspace.recovered:
                 recover(self._workspace, None)
+                self._workspace.finish_merge()
             self._name_adopted()
 
     def _name_adopted(self) -> None:
