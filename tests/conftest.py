@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from jupyter_sessions_ext.sessions.manager import SessionManager
 
-pytest_plugins = ["pytest_jupyter.jupyter_server", "pages"]
+pytest_plugins = ["pytest_jupyter.jupyter_server", "pages", "kept"]
 
 # In the background of a shell without job control Ctrl-C is ignored, and so it would be by servers.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

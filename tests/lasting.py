@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+PRINTS = "import time\nfor i in range({count}): print(i, flush=True); time.sleep(0.01)"
+
 
 class LastingClient:
     """Receives, on a thread of its own, all that a kernel sends it, over every restart.
@@ -30,6 +32,9 @@ class LastingClient:
         self.session_id = uuid4().hex
         self._messages: dict[tuple[str | None, str], list[dict[str, Any]]] = {}
         self.connections = 0
+        self.is_connected = False
+        self.states: list[str] = []
+        """What it was told of the kernel's state."""
         self._server = server
         self._kernel_id = kernel_id
         self._delay = delay
@@ -64,16 +69,25 @@ class LastingClient:
             with contextlib.suppress(OSError, websocket.WebSocketException):
                 self._channels = self._server.connect(self._kernel_id, self.session_id, 120)
                 self.connections += 1
+                self.is_connected = True
                 while data := self._channels.recv():
                     time.sleep(self._delay)
                     is_binary = isinstance(data, bytes)  # one with buffers
                     message = deserialize_binary_message(data) if is_binary else json.loads(data)
                     self._add(message)
+            self.is_connected = False
             time.sleep(0.02)
 
     def _add(self, message: dict[str, Any]) -> None:
         key = message["parent_header"].get("msg_id"), message["header"]["msg_type"]
         self._messages.setdefault(key, []).append(message)
+        if key[1] == "status":
+            self.states.append(message["content"]["execution_state"])
+
+    @property
+    def kinds(self) -> set[str]:
+        """The types of what it has got."""
+        return {kind for _, kind in [*self._messages]}
 
     def execute(self, code: str, **content: Any) -> str:
         """Have code run, and return the request's id."""
@@ -124,4 +138,5 @@ def assert_whole(client: LastingClient, request: str, count: int, timeout: float
 
 
 def until_printed(client: LastingClient, request: str, count: int) -> None:
+    """Wait until a client has got so much of what a request prints."""
     wait_until(lambda: len(client.of(request, "stream")) >= count, 30, "it had printed")

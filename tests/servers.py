@@ -181,6 +181,7 @@ class Server:
         self.port = port or free_port()
         self.args = list(args)
         self.env = dict(env or {})
+        self.stdin: int = subprocess.DEVNULL
         self.base_url = base_url
         self.url = f"http://127.0.0.1:{self.port}{base_url}"
         self.log_path = home.path / f"server-{self.port}.log"
@@ -249,7 +250,7 @@ class Server:
                 [*command, *self.args],
                 env=self._environment(),
                 cwd=self.home.path,
-                stdin=subprocess.DEVNULL,
+                stdin=self.stdin,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -336,7 +337,7 @@ class Server:
         return self.request("DELETE", path, token=token)
 
     def connect(
-        self, kernel_id: str, session_id: str | None = None, timeout: float = 30
+        self, kernel_id: str, session_id: str | None = None, timeout: float = 30, **options: Any
     ) -> websocket.WebSocket:
         """Open a websocket to a kernel; the messages on it are JSON text."""
         return websocket.create_connection(
@@ -344,6 +345,7 @@ class Server:
             f"?session_id={session_id or uuid4().hex}",
             header=[f"Authorization: token {self.token}"],
             timeout=timeout,
+            **options,
         )
 
     def execute(

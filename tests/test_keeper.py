@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import random
-import socket
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -16,17 +15,11 @@ import pytest
 from clients import new_session, sessions
 from drills import drill_count
 from homes import TESTS, history, state_folder, until_ended
-from lasting import LastingClient, assert_whole, until_printed
+from lasting import PRINTS, LastingClient, assert_whole, until_printed
 from servers import Home, Server, keepers, kernel_processes, wait_until
-
-from jupyter_sessions_ext.keeper.protocol import Channel, Kind, pack, pack_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
-
-PRINTS = "import time\nfor i in range({count}): print(i, flush=True); time.sleep(0.01)"
-
 
 RICH = """
 import time
@@ -193,39 +186,6 @@ def test_the_keeper_ends_with_its_last_kernel(home: Home, server: Server) -> Non
     kernel.kill()
     wait_until(lambda: not keepers(home), 20, "the keeper had ended")
     server.start()
-
-
-def test_nothing_that_is_sent_to_its_socket_harms_a_keeper(
-    home: Home, server: Server, tmp_path: Path
-) -> None:
-    kernel_id = new_session(server)["kernel"]["id"]
-    path = state_folder(home) / "keeper" / "keeper.sock"
-    short = tmp_path / "socket"
-    short.symlink_to(path)
-    whole = pack_json(Kind.CALL, 1, op="status")
-    with LastingClient(server, kernel_id) as client:
-        for data in (
-            b"GET / HTTP/1.1\r\n\r\n",
-            bytes(1000),
-            b"\xff" * 1000,
-            whole[:-3],
-            pack_json(Kind.CALL, 1, op="none"),
-            pack_json(Kind.CALL, 1, op="forget"),
-            pack_json(Kind.NOTE, op="passed_on", stream=[], size=None),
-            pack(Kind.CALL, Channel.SHELL, 1, []),
-            pack(Kind.REQUEST, Channel.SHELL, 1, [b"x"]),
-            pack(Kind.FED, Channel.SHELL, 1, []),
-            pack(Kind.STREAM, Channel.SHELL, 1, []),
-        ):
-            with closing(socket.socket(socket.AF_UNIX)) as connection:
-                connection.connect(str(short))
-                connection.sendall(data)
-                connection.shutdown(socket.SHUT_WR)
-                while connection.recv(1 << 16):
-                    pass
-        request = client.execute("print(0)")
-        assert_whole(client, request, 1)
-        assert client.connections == 1
 
 
 def test_a_keeper_whose_socket_is_deleted_is_found_to_be_gone_and_replaced(

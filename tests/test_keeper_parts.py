@@ -20,8 +20,7 @@ from websocket import ABNF
 
 from jupyter_sessions_ext.keeper.backlog import Backlog
 from jupyter_sessions_ext.keeper.delivery import CAPACITY, INPUT_SIZE, Delivery
-from jupyter_sessions_ext.keeper.finish import IdleWatch
-from jupyter_sessions_ext.keeper.loop import Loop, Receiver, Timer
+from jupyter_sessions_ext.keeper.loop import Loop, Receiver
 from jupyter_sessions_ext.keeper.memo import Memo
 from jupyter_sessions_ext.keeper.messages import Connection
 from jupyter_sessions_ext.keeper.peer import NotAMessageError, requests
@@ -30,7 +29,7 @@ from jupyter_sessions_ext.keeper.ring import Ring
 from jupyter_sessions_ext.keeper.splice import Splice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 
 # ---------------------------------------------------------------------- delivery
@@ -245,84 +244,6 @@ def test_no_key_is_shown() -> None:
     info = {"transport": "tcp", "ip": "127.0.0.1", "key": "s3cret"}
     ports = {f"{name}_port": 1 for name in ("iopub", "shell", "stdin", "control")}
     assert "s3cret" not in repr(Connection.of({**info, **ports}))
-
-
-# ---------------------------------------------------------------------- what a kernel drops
-
-
-class Later(Loop):
-    """A loop on which what is to come later comes when it is told to."""
-
-    def __init__(self) -> None:
-        super().__init__(print)
-        self.waiting: list[Callable[[], object]] = []
-
-    def call_later(self, seconds: float, callback: Callable[[], object]) -> Timer:
-        self.waiting.append(callback)
-        return Timer(callback)
-
-    def pass_time(self) -> None:
-        waiting, self.waiting = self.waiting, []
-        for callback in waiting:
-            callback()
-
-
-def part(kind: str, asked: str, **content: object) -> list[bytes]:
-    header = {"msg_id": f"{kind} of {asked}", "msg_type": kind, "session": "kernel"}
-    packed = [json.dumps(p).encode() for p in (header, {"msg_id": asked}, {}, content)]
-    return [b"signature", *packed]
-
-
-@pytest.fixture
-def dropped() -> tuple[IdleWatch, Later, list[list[bytes]]]:
-    """Return a watch whose kernel answers at once, its loop, and what it finds missing."""
-    loop, found = Later(), list[list[bytes]]()
-    watch = IdleWatch(loop, lambda answered: answered(), found.extend, lambda p: [b"s", *p])
-    return watch, loop, found
-
-
-def test_a_cell_whose_end_the_kernel_has_dropped_ends(
-    dropped: tuple[IdleWatch, Later, list[list[bytes]]],
-) -> None:
-    watch, loop, found = dropped
-    watch.reply(part("execute_reply", "a", status="ok"))
-    for _ in range(3):
-        loop.pass_time()
-    kinds = [(json.loads(f[1])["msg_type"], json.loads(f[2])["msg_id"]) for f in found]
-    assert kinds == [("stream", "a"), ("status", "a")]
-    assert json.loads(found[1][4]) == {"execution_state": "idle"}
-    assert {json.loads(f[1])["session"] for f in found} == {"kernel"}
-
-
-@pytest.mark.parametrize("order", ["before the reply", "after it", "while the kernel is asked"])
-def test_a_cell_that_has_ended_is_left_alone(
-    dropped: tuple[IdleWatch, Later, list[list[bytes]]], order: str
-) -> None:
-    watch, loop, found = dropped
-    idle = part("status", "a", execution_state="idle")
-    if order == "before the reply":
-        watch.publish(idle)
-    watch.reply(part("execute_reply", "a", status="ok"))
-    if order == "after it":
-        watch.publish(idle)
-    loop.pass_time()
-    if order == "while the kernel is asked":
-        watch.publish(idle)
-    for _ in range(3):
-        loop.pass_time()
-    assert found == []
-
-
-def test_a_cell_whose_end_may_be_among_what_waits_is_not_ended() -> None:
-    loop, found, behind = Later(), list[list[bytes]](), [True, True, False]
-    watch = IdleWatch(
-        loop, lambda answered: answered(), found.extend, lambda p: [b"s", *p], lambda: behind.pop(0)
-    )
-    watch.reply(part("execute_reply", "a", status="ok"))
-    while behind:
-        assert found == []
-        loop.pass_time()
-    assert len(found) == 2
 
 
 # ---------------------------------------------------------------------- loop

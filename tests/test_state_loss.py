@@ -13,16 +13,12 @@ from typing import TYPE_CHECKING
 import pytest
 from clients import new_session, running_session, sessions
 from conftest import require
+from disks import mount
 from homes import database, kernel_process, locked, state_folder, without_us
 from servers import Home, Server, kernel_processes, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-def mounted(*options: str) -> None:
-    done = subprocess.run(["mount", *options], capture_output=True, text=True, check=False)
-    require(done.returncode == 0, f"mount ({done.stderr.strip()})")
 
 
 def is_working(server: Server) -> None:
@@ -122,7 +118,7 @@ def test_a_full_disk_refuses_changes_and_loses_nothing(
 ) -> None:
     state = home.data_dir / "jupyter_sessions_ext"
     state.mkdir(mode=0o700)
-    mounted("-t", "tmpfs", "-o", "size=512k,mode=0700", "tmpfs", str(state))
+    mount("-t", "tmpfs", "-o", "size=512k,mode=0700", "tmpfs", str(state))
     server = server_factory()
     try:
         server.start()
@@ -165,11 +161,11 @@ def test_over_a_read_only_state_folder_the_server_serves_and_refuses_what_it_can
     session = running_session(server)
     server.terminate()
     state = home.data_dir / "jupyter_sessions_ext"
-    mounted("--bind", str(state), str(state))
+    mount("--bind", str(state), str(state))
     cls = f"jupyter_server.services.kernels.kernelmanager.{manager}"
     read_only = server_factory(args=[f"--ServerApp.kernel_manager_class={cls}"])
     try:
-        mounted("-o", "remount,bind,ro", str(state))
+        mount("-o", "remount,bind,ro", str(state))
         read_only.start()
         assert read_only.get("/api/contents").status_code == 200
         for _ in range(3):

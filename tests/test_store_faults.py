@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import require
+from disks import fill, small_disk
 from records import EVENT, EVERYTHING, KERNEL, LATER, SESSION
 from stores import MakesStores, digests, fetch, modes, run, stored
 
@@ -194,37 +194,22 @@ async def test_a_full_database_refuses_commits_and_goes_on_reading(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """Mount a file system of half a megabyte."""
+def small(tmp_path: Path) -> Iterator[Path]:
+    """Return a folder on a file system of half a megabyte."""
     folder = tmp_path / "small"
     folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(command, check=False, capture_output=True).returncode == 0
-    except OSError:
-        mounted = False
-    require(mounted, "the right to mount a small file system")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(folder: Path) -> Path:
-    """Leave no byte free in a folder's file system; return the file that takes it all."""
-    filler = folder / "filler"
-    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while file.write(bytes(512)):
-            pass
-    return filler
+    with small_disk(folder):
+        yield folder
 
 
 @pytest.mark.asyncio
 async def test_a_full_disk_refuses_commits_and_goes_on_reading(
-    small_disk: Path, make_store: MakesStores
+    small: Path, make_store: MakesStores
 ) -> None:
-    file = small_disk / "sessions.sqlite"
+    file = small / "sessions.sqlite"
     store = make_store(file)
     await store.commit(EVERYTHING)
-    filler = fill(small_disk)
+    filler = fill(small)
     for _ in range(2):
         with pytest.raises(StoreUnavailableError, match="full"):
             await store.commit(replace(LATER, events=(replace(EVENT, detail="x" * 10_000),)))
@@ -235,12 +220,10 @@ async def test_a_full_disk_refuses_commits_and_goes_on_reading(
 
 
 @pytest.mark.asyncio
-async def test_what_a_full_disk_holds_can_be_opened(
-    small_disk: Path, make_store: MakesStores
-) -> None:
-    file = small_disk / "sessions.sqlite"
+async def test_what_a_full_disk_holds_can_be_opened(small: Path, make_store: MakesStores) -> None:
+    file = small / "sessions.sqlite"
     make_store(file).commit_now(EVERYTHING)
-    filler = fill(small_disk)
+    filler = fill(small)
     store = SQLiteStore(str(file))
     assert store.open() == Snapshot(sessions=(SESSION,), kernels=(KERNEL,))
     with pytest.raises(StoreUnavailableError):

@@ -1,0 +1,150 @@
+"""Where a server listens: held by its keeper for the next one, or closed, or a unix socket."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import ExitStack, contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import psutil
+from clients import new_session
+from kept import finishes
+from lasting import PRINTS, LastingClient, assert_whole, until_printed
+from servers import Home, Server, wait_until
+
+from jupyter_sessions_ext.keeper.protocol import Kind, Unpacker, pack_json
+from jupyter_sessions_ext.keeper.takeover import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    import websocket
+
+
+def is_open(server: Server) -> bool:
+    """Tell whether somebody listens on a server's port."""
+    with suppress(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", server.port), 5).close()
+        return True
+    return False
+
+
+def test_the_port_is_closed_at_once_by_ctrl_c_and_held_after_sigterm(shared: Server) -> None:
+    kernel_id = new_session(shared)["kernel"]["id"]
+    shared.execute(kernel_id, "x = 1")
+    terminal, shared.stdin = pty.openpty()
+    try:
+        shared.restart()
+        os.kill(shared.pid, signal.SIGINT)
+        wait_until(lambda: "Shut down this Jupyter server" in shared.log, 10, "it had asked")
+        os.kill(shared.pid, signal.SIGINT)
+        wait_until(lambda: not shared.running, 15, "the server had ended")
+        wait_until(lambda: not is_open(shared), 2, "the port was closed")
+    finally:
+        os.close(terminal)
+        os.close(shared.stdin)
+        shared.stdin = subprocess.DEVNULL
+    shared.start()
+    shared.terminate()
+    assert is_open(shared)
+    shared.start()
+    assert shared.execute(kernel_id, "print(x)") == "1\n"
+
+
+IMPATIENT_KEEPER = """
+import sys
+from pathlib import Path
+from jupyter_sessions_ext.keeper import port, server
+port.PATIENCE, port._READ_TIMEOUT = 0, 1
+server.main(Path(sys.argv[1]))
+"""
+
+
+@contextmanager
+def holding_keeper(folder: Path, listener: socket.socket) -> Iterator[psutil.Process]:
+    """Run a keeper that holds a port, whose server has gone."""
+    host, port = listener.getsockname()
+    command = [sys.executable, "-c", IMPATIENT_KEEPER, str(folder)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_until((folder / "keeper.sock").exists, 10, "the keeper was there")
+            with connect(folder, 10) as link:
+                hello = {"limit": 1 << 20, "total": 1 << 20, "orphan_timeout": 0}
+                hold = pack_json(Kind.CALL, 2, op="hold_port", host=host, port=port, count=1)
+                link.sendall(pack_json(Kind.CALL, 1, op="hello", **hello))
+                socket.send_fds(link, [hold], [listener.fileno()])
+                unpacker, answers = Unpacker(), list[int]()
+                while 2 not in answers:
+                    answers += [packet.number for packet in unpacker.feed(link.recv(1 << 16))]
+            yield psutil.Process(process.pid)
+        finally:
+            process.kill()
+
+
+def test_more_requests_than_a_keeper_answers_at_once_wait_and_cost_nothing(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=500))
+        keeper = stack.enter_context(holding_keeper(tmp_path / "keeper", listener))
+        clients = []
+        for number in range(300):
+            client = socket.create_connection(listener.getsockname(), 20)
+            clients.append(stack.enter_context(client))
+            if number >= 200:  # the others say nothing: each has a second for that
+                client.sendall(b"GET /api HTTP/1.1\r\nHost: x\r\n\r\n")
+        listener.close()
+        before = keeper.cpu_times()
+        answers = [client.recv(1 << 16) for client in clients]
+        used = keeper.cpu_times()
+    assert answers[:200] == [b""] * 200
+    for answer in answers[200:]:
+        head = answer.partition(b"\r\n\r\n")[0]
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"Retry-After: 3" in head
+    seconds = used.user + used.system - before.user - before.system
+    assert seconds < 0.2
+
+
+# -------------------------------------------------------------------------- unix sockets
+
+
+class SocketServer(Server):
+    """A server that listens on a unix socket."""
+
+    def __init__(self, home: Home, path: Path) -> None:
+        # The default port is taken for none.
+        super().__init__(home, port=8888, args=[f"--ServerApp.sock={path}"])
+        self._path = str(path)
+
+    @property
+    def _http(self) -> httpx.Client:
+        if self._client is None:
+            self._client = httpx.Client(transport=httpx.HTTPTransport(uds=self._path))
+        return self._client
+
+    def connect(self, *about: Any, **options: Any) -> websocket.WebSocket:
+        channels = socket.socket(socket.AF_UNIX)
+        try:
+            channels.settimeout(30)
+            channels.connect(self._path)
+            return super().connect(*about, **options, socket=channels)
+        except BaseException:
+            channels.close()
+            raise
+
+
+def test_over_a_unix_socket_cells_go_on_over_a_restart_too(home: Home, tmp_path: Path) -> None:
+    with SocketServer(home, tmp_path / "s") as server:
+        kernel_id = new_session(server)["kernel"]["id"]
+        with LastingClient(server, kernel_id) as client:
+            request = client.execute(PRINTS.format(count=150))
+            until_printed(client, request, 10)
+            server.restart()
+            assert_whole(client, request, 150)
+            finishes(client)
