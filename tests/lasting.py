@@ -93,9 +93,18 @@ class LastingClient:
         """Have code run, and return the request's id."""
         request = execute_request(code, self.session_id)
         request["content"].update(content)
-        assert self._channels is not None
-        self._channels.send(json.dumps(request))
+        self._send(request)
         return str(request["header"]["msg_id"])
+
+    def _send(self, message: dict[str, Any]) -> None:
+        """Send a message: where the connection is lost, when there is another."""
+        connections, channels = self.connections, self._channels
+        assert channels is not None
+        try:
+            channels.send(json.dumps(message))
+        except (OSError, websocket.WebSocketException):
+            wait_until(lambda: self.connections > connections, 30, "the client was back")
+            self._send(message)
 
     def of(self, request: str, kind: str) -> list[dict[str, Any]]:
         """Return the messages of a type that came of a request."""
@@ -122,8 +131,7 @@ class LastingClient:
         reply["header"]["msg_type"] = "input_reply"
         reply["parent_header"] = asked["header"]
         reply["content"] = {"value": value, "status": "ok"}
-        assert self._channels is not None
-        self._channels.send(json.dumps(reply))
+        self._send(reply)
 
 
 def assert_whole(client: LastingClient, request: str, count: int, timeout: float = 30) -> None:

@@ -66,6 +66,18 @@ port.PATIENCE, port._READ_TIMEOUT = 0, 1
 server.main(Path(sys.argv[1]))
 """
 
+PORTS = {f"{name}_port": 9 for name in ("iopub", "shell", "stdin", "control")}
+KERNEL = {
+    "kernel": "one that is not heard",
+    "connection": {"transport": "tcp", "ip": "127.0.0.1", **PORTS},
+    "is_first": True,
+    "is_new": True,
+    "is_fed": False,
+    "is_busy": True,
+    "allowed": [],
+}
+"""The port is held for it."""
+
 
 @contextmanager
 def holding_keeper(folder: Path, listener: socket.socket) -> Iterator[psutil.Process]:
@@ -79,9 +91,10 @@ def holding_keeper(folder: Path, listener: socket.socket) -> Iterator[psutil.Pro
                 hello = {"limit": 1 << 20, "total": 1 << 20, "orphan_timeout": 0}
                 hold = pack_json(Kind.CALL, 2, op="hold_port", host=host, port=port, count=1)
                 link.sendall(pack_json(Kind.CALL, 1, op="hello", **hello))
+                link.sendall(pack_json(Kind.CALL, 3, op="kernel", **KERNEL))
                 socket.send_fds(link, [hold], [listener.fileno()])
                 unpacker, answers = Unpacker(), list[int]()
-                while 2 not in answers:
+                while not {2, 3} <= {*answers}:
                     answers += [packet.number for packet in unpacker.feed(link.recv(1 << 16))]
             yield psutil.Process(process.pid)
         finally:
