@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
+import socket
 import statistics
 import threading
 import time
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING
 
 import psutil
@@ -15,6 +17,7 @@ from clients import new_session, sessions, until_idle
 from drills import FULL, drill_count
 from homes import TESTS, state_folder, until_ended
 from lasting import LastingClient, assert_whole, until_printed
+from messages import execute_request
 from servers import Home, Server, keepers, wait_until
 
 if TYPE_CHECKING:
@@ -67,7 +70,8 @@ def test_every_line_of_a_flood_arrives_over_restarts_too(
                 assert_whole(client, request, LINES, TIMEOUT)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.drill
+@pytest.mark.timeout(600)
 def test_what_was_printed_while_a_client_was_away_is_not_limited_in_its_rate(
     home: Home, server_factory: Callable[..., Server]
 ) -> None:
@@ -187,6 +191,42 @@ def test_kernels_that_flood_take_neither_memory_nor_disk_nor_others_time(
     assert {name: figures[name] < most for name, most in MOST_RESIDENT.items()} == {
         "keeper": True, "server": True,
     }, figures  # fmt: skip
+
+
+PRINTS_STEADILY = """
+import time
+for i in range(600):
+    print(i, "x" * 16_000, flush=True)
+    time.sleep(0.0025)
+"""
+
+
+@pytest.mark.drill
+def test_the_rate_of_a_kernel_is_not_limited_because_its_client_reads_late(
+    home: Home, server_factory: Callable[..., Server]
+) -> None:
+    connection = "--ZMQChannelsWebsocketConnection"
+    args = [
+        f"{connection}.iopub_msg_rate_limit=600",  # more than it prints
+        f"{connection}.iopub_data_rate_limit=0",
+        f"{connection}.rate_limit_window=0.5",
+        LARGE,
+    ]
+    with server_factory(args=args) as server:
+        kernel_id = new_session(server)["kernel"]["id"]
+        request = execute_request(PRINTS_STEADILY, "late")
+        with closing(server.connect(kernel_id, "late")) as channels:
+            assert channels.sock is not None
+            channels.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 17)
+            channels.send(json.dumps(request))
+            until_ended(home, request["header"]["msg_id"])
+            channels.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+            received = [channels.recv()]
+            while '"idle"' not in received[-1] or request["header"]["msg_id"] not in received[-1]:
+                received.append(channels.recv())
+    streams = [m for m in map(json.loads, received) if m["msg_type"] == "stream"]
+    text = "".join(stream["content"]["text"] for stream in streams)
+    assert text.split()[::2] == [str(i) for i in range(600)]
 
 
 def test_a_kernel_is_not_taken_for_busy_because_the_server_has_not_heard_its_end(

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,10 +22,11 @@ from tornado.websocket import WebSocketClosedError
 
 from ..errors import KeeperError, KeeperGoneError
 from ..keeper.delivery import Delivery
-from ..keeper.messages import HEADER, PARENT
+from ..keeper.messages import CONTENT, HEADER, PARENT
 from ..keeper.protocol import CHANNELS, Record, unpack_records
 from ..keeper.supervisor import Supervisor
 from .incoming import Incoming, buffered, can_note, refuse_endless
+from .pace import Pace, sent_at
 from .recording import KeptStream, RecordingMixin
 
 _NAMES = {channel: name for name, channel in CHANNELS.items()}
@@ -36,6 +38,12 @@ _LOOK_INTERVAL, _LOOKS = 0.02, 25
 
 _PASS_ON = 1 << 16
 """Bytes after which the keeper hears that they were passed on."""
+
+_UNLIMITED = {"status", "comm_open", "execute_input"}
+"""Types of messages that jupyter_server does not count when it limits the rate."""
+
+_LATE = 0.5
+"""Seconds after which a message has waited, and does not come as it was sent."""
 
 _ATTEMPTS, _ATTEMPT_INTERVAL = 6, 0.2
 """How often a client is tried to be connected, and seconds by which each wait is longer."""
@@ -93,6 +101,7 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
             return
         self._early = []
         self._unconfirmed: deque[_Unconfirmed] = deque()
+        self._pace = Pace(self.rate_limit_window)
         self.channels = {name: KeptStream(self, name) for name in CHANNELS}
 
     def nudge(self) -> asyncio.Future[None]:
@@ -340,11 +349,25 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
             self.write_message(json.dumps({**message, "channel": "iopub"}, default=json_default))
 
     def _limit_rate(self, channel: Any, msg: Any, msg_list: Any) -> bool:
-        """Limit what comes; not what was there before the client was."""
+        """Limit what comes; not what was there before the client was, or has waited for it."""
         if self._current is not None and self._current.number <= self._replayed:
+            return False
+        if self.limit_rate and channel == "iopub" and self._has_waited(msg, msg_list):
             return False
         limited: bool = super()._limit_rate(channel, msg, msg_list)
         return limited
+
+    def _has_waited(self, msg: Any, msg_list: Any) -> bool:
+        """Tell what comes all at once only because the client, or the server, was slow."""
+        header = msg["header"] = self.get_part("header", msg["header"], msg_list)
+        kind, sent = header["msg_type"], sent_at(header.get("date"))
+        if kind == "status" and b'"idle"' in msg_list[CONTENT - HEADER]:
+            self._pace.reset()
+        if kind in _UNLIMITED or sent is None:
+            return False
+        self._pace.add(sent, sum(map(len, msg_list)) if kind == "stream" else 0)
+        is_within = self._pace.is_within(self.iopub_msg_rate_limit, self.iopub_data_rate_limit)
+        return is_within and time.time() - sent > _LATE
 
     @property
     def write_message(self) -> Callable[..., Any]:
