@@ -352,7 +352,8 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
         """Limit what comes; not what was there before the client was, or has waited for it."""
         if self._current is not None and self._current.number <= self._replayed:
             return False
-        if self._is_kept and self.limit_rate and channel == "iopub" and self._has_waited(msg, msg_list):
+        is_counted = self._is_kept and self.limit_rate and channel == "iopub"
+        if is_counted and self._has_waited(msg, msg_list):
             return False
         limited: bool = super()._limit_rate(channel, msg, msg_list)
         return limited
