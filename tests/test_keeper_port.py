@@ -52,10 +52,11 @@ def test_the_port_is_closed_at_once_by_ctrl_c_and_held_after_sigterm(shared: Ser
         os.close(shared.stdin)
         shared.stdin = subprocess.DEVNULL
     shared.start()
+    shared.execute(kernel_id, "x += 1")  # by then the keeper has the port
     shared.terminate()
     assert is_open(shared)
     shared.start()
-    assert shared.execute(kernel_id, "print(x)") == "1\n"
+    assert shared.execute(kernel_id, "print(x)") == "2\n"
 
 
 IMPATIENT_KEEPER = """
