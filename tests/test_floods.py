@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-LINES = drill_count(5_000, 60_000)
+LINES = drill_count(3_000, 60_000)
 MEGABYTES = drill_count(30, 1_000)
 TIMEOUT = 300 if FULL else 60
 
@@ -61,10 +61,10 @@ def test_every_line_of_a_flood_arrives_over_restarts_too(
     with server_factory(args=[UNLIMITED_RATE, LARGE]) as server:
         kernel_id = new_session(server)["kernel"]["id"]
         with LastingClient(server, kernel_id) as client:
-            for end in (None, server.kill, server.terminate):
+            for end in (None, server.kill):
                 request = client.execute(PRINTS.format(LINES))
                 if end is not None:
-                    until_printed(client, request, 1000)
+                    until_printed(client, request, 500)
                     end()
                     server.start()
                 assert_whole(client, request, LINES, TIMEOUT)
@@ -108,7 +108,7 @@ def assert_rest_is_told_of(client: LastingClient, request: str) -> None:
     numbers = [int(number) for number in rest.split()]
     assert first == "0\n"
     assert numbers == [*range(numbers[0], LINES)]
-    assert len(numbers) > 1000
+    assert len(numbers) > 1000  # a megabyte of them
     # ipykernel has now and then two messages for one line.
     assert numbers[0] - 1 <= int(missing) <= numbers[0] * 1.1
     assert len(client.of(request, "execute_reply")) == 1
