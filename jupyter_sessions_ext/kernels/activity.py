@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Container, Iterable
 from concurrent.futures import Future
@@ -19,12 +20,15 @@ from ..models import KernelActivity
 from ..workspace import Workspace
 from .kernel import DurableKernelMixin
 
-QUIET = 0.003
+QUIET = 0.025
 """Seconds without activity after which it is committed: cells that follow one another at once need
-not wait for commits."""
+not wait for commits. It is longer than kernels are not listened to, see :mod:`.listener`."""
 
 ACTIVITY_INTERVAL = 0.25
 """Seconds after which it is committed at the latest."""
+
+SETTLE_TIMEOUT = 0.1
+"""Seconds for which whoever asks for activity waits until it is committed."""
 
 
 class ActivityMixin(AsyncMappingKernelManager):
@@ -94,14 +98,25 @@ class ActivityMixin(AsyncMappingKernelManager):
         else:
             self._record_activity()
 
-    def _record_activity(self) -> None:
+    def _record_activity(self) -> asyncio.Future[Any]:
         if self._recording is not None:
             IOLoop.current().remove_timeout(self._recording)
-        self.workspace.active(self._take_activity).add_done_callback(self._recorded_activity)
+        recorded = self.workspace.active(self._take_activity)
+        recorded.add_done_callback(self._recorded_activity)
+        return recorded
 
     def _recorded_activity(self, _: object) -> None:
         self._recording = None
         self._record_soon()
+
+    def hear(self) -> None:
+        """Know of what kernels have published until now; the class behind does at once."""
+
+    async def settle(self) -> None:
+        """Have committed what is known of kernels: what is shown then is not taken back."""
+        self.hear()
+        if self._active:
+            await asyncio.wait([self._record_activity()], timeout=SETTLE_TIMEOUT)
 
     def _take_activity(self) -> Iterable[KernelActivity]:
         active, self._active = self._active, set()
@@ -127,13 +142,14 @@ class ActivityMixin(AsyncMappingKernelManager):
 
     def take_changed(self) -> set[str]:
         """Return the kernels whose models may have changed since this was asked last."""
+        self.hear()
         changed, self._changed = self._changed, set()
         return changed
 
     @classmethod
     def has_own_models(cls) -> bool:
         """Tell whether the class behind makes models of its own, of which nothing is known."""
-        return cls.kernel_model is not MappingKernelManager.kernel_model
+        return super().kernel_model is not MappingKernelManager.kernel_model
 
     def _model_changed(self, change: Any) -> None:
         self._changed.add(change.owner.kernel_id)

@@ -28,7 +28,6 @@ from ..errors import StoreUnavailableError, ValueRefusedError
 from ..host import identify, is_running, machine_id
 from ..models import SYSTEM, Change, KernelPhase, KernelRecord, SessionRecord
 from ..workspace import new_kernel
-from .activity import ActivityMixin
 from .kernel import DurableKernelMixin
 from .logs import LogKeeper
 from .process import signal_group
@@ -67,7 +66,7 @@ class KernelIdTakenError(DuplicateKernelError, web.HTTPError):
         web.HTTPError.__init__(self, 409, f"Kernel {kernel_id} {why}")
 
 
-class DurableMappingMixin(RecordingMixin, ActivityMixin):
+class DurableMappingMixin(RecordingMixin):
     """Stands in front of a mapping kernel manager class; like it where kernels are not kept."""
 
     def __init__(self, **kwargs: Any) -> None:

@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import zmq
-from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado.ioloop import IOLoop
 
-from ..keeper.messages import DELIMITER, HEADER, frames_of, is_private
 from ..keeper.supervisor import Supervisor
-from ..models import now
 from ..workspace import Workspace
+from .activity import ActivityMixin
+from .listener import Listener
 
 MOST_WAITING = 100_000
 """Messages of a kernel that may wait for the server's loop."""
 
 DOUBT_TIMEOUT = 1.0
 """Seconds after which it is doubted that a kernel is busy that the keeper has heard to be idle."""
-
-_AT_ONCE = 1000
-"""How many of them are taken at once: they are to wait for the loop no longer than they must."""
 
 
 class Connection(Protocol):
@@ -79,7 +74,7 @@ class KeptStream:
         self._connection.end()
 
 
-class RecordingMixin(AsyncMappingKernelManager):
+class RecordingMixin(ActivityMixin):
     """Stands in front of a mapping kernel manager class."""
 
     workspace: Workspace
@@ -90,6 +85,7 @@ class RecordingMixin(AsyncMappingKernelManager):
         self.context.setsockopt(zmq.RCVHWM, MOST_WAITING)
         self.workspace.recorded_bytes = self._recorded_bytes
         self._doubted: set[str] = set()
+        self._listeners: dict[str, Listener] = {}
 
     def _recorded_bytes(self) -> int:
         return self.keeper.journal_bytes if self.workspace.keeps_kernels else 0
@@ -136,8 +132,25 @@ class RecordingMixin(AsyncMappingKernelManager):
         """Watch as the class behind does; the keeper's successor gets what is heard, too."""
         super().start_watching_activity(kernel_id)
         if self.is_kept(kernel_id):
-            kernel = self._kernels[kernel_id]
-            kernel._activity_stream.on_recv(_Listener(self, kernel, kernel._activity_stream))
+            heard = functools.partial(self.keeper.heard, kernel_id)
+            self._listeners[kernel_id] = Listener(self, self._kernels[kernel_id], heard)
+
+    def stop_watching_activity(self, kernel_id: str) -> None:
+        """Watch no more; what has come is heard."""
+        if (listener := self._listeners.pop(kernel_id, None)) is not None:
+            listener.hear()
+        super().stop_watching_activity(kernel_id)
+
+    def kernel_model(self, kernel_id: str) -> Any:
+        """Return a kernel's model, as the kernel is now."""
+        if (listener := self._listeners.get(kernel_id)) is not None:
+            listener.hear()
+        return super().kernel_model(kernel_id)
+
+    def hear(self) -> None:
+        """Hear what kernels have published until now."""
+        for listener in self._listeners.values():
+            listener.hear()
 
     def _keeper_heard_idle(self, kernel_id: str) -> None:
         """Ask a kernel that stays busy by what the server has heard: a flood loses some of it."""
@@ -198,36 +211,3 @@ class RecordingMixin(AsyncMappingKernelManager):
         """Leave the keeper to itself."""
         if self.workspace.keeps_kernels:
             self.keeper.close()
-
-
-class _Listener:
-    """Takes what a kernel publishes: many messages at once, for a flood has little to tell."""
-
-    def __init__(self, mapping: RecordingMixin, kernel: Any, stream: Any) -> None:
-        self._mapping = mapping
-        self._kernel = kernel
-        self._socket = stream.socket
-        self._record_activity = stream._recv_callback
-
-    def __call__(self, message: list[bytes]) -> None:
-        kernel, heard = self._kernel, self._mapping.keeper.heard
-        kernel_id, is_active = kernel.kernel_id, False
-        for frames in map(frames_of, self._messages(message)):
-            if not frames or is_private(frames):  # the keeper's questions are no activity
-                continue
-            heard(kernel_id, frames)
-            # While it is busy, any other message is activity and nothing else.
-            if kernel.execution_state == "busy" and b'"status"' not in frames[HEADER]:
-                is_active = True
-            else:
-                is_active = False
-                self._record_activity([DELIMITER, *frames])
-        if is_active:
-            self._mapping.last_kernel_activity = kernel.last_activity = now()
-
-    def _messages(self, first: list[bytes]) -> Iterator[list[bytes]]:
-        """Yield what there is, one by one: many large ones at once would be too much."""
-        yield first
-        with contextlib.suppress(zmq.Again):
-            for _ in range(_AT_ONCE):
-                yield self._socket.recv_multipart(zmq.NOBLOCK)

@@ -59,6 +59,7 @@ class SessionManager(SessionChanger):
         """Return what :meth:`list_sessions` returns, as JSON."""
         if self._listing is None:
             return json.dumps(await self.list_sessions(), default=json_default)
+        await self.kernel_manager.settle()
         return self._listing.all(self._workspace.registry)
 
     async def session_json(self, session_id: str) -> str:
@@ -68,6 +69,7 @@ class SessionManager(SessionChanger):
         """
         if self._listing is None:
             return json.dumps(await self.get_session(session_id=session_id), default=json_default)
+        await self.kernel_manager.settle()
         text = self._listing.one(self._workspace.registry, session_id)
         if text is None:
             raise SessionNotFoundError(session_id=session_id)
