@@ -71,6 +71,17 @@ def test_sessions_and_kernels_come_back_whole_after_each_of_seven_ends(
     assert kernel_processes(home) == []
 
 
+def test_activity_that_was_shown_is_not_taken_back_by_a_kill_at_once(server: Server) -> None:
+    session = new_session(server)
+    for number in range(3):
+        server.execute(session["kernel"]["id"], f"x = {number}")
+        shown = server.get(f"/api/sessions/{session['id']}").json()
+        server.kill()
+        server.start()
+        until_idle(server, session["kernel"]["id"])
+        assert lasting(server.get(f"/api/sessions/{session['id']}").json()) == lasting(shown)
+
+
 def test_an_adopted_kernel_is_interrupted_restarted_and_deleted_like_any_other(
     home: Home, server: Server
 ) -> None:
