@@ -186,6 +186,8 @@ class RecordingMixin(ActivityMixin):
 
     def remove_kernel(self, kernel_id: str) -> Any:
         """Forget a kernel."""
+        if kernel_id in self._listeners:  # it has died: else nobody would close its stream
+            self.stop_watching_activity(kernel_id)
         has_transcript = self.workspace.will_have_session(kernel_id)
         removed: Any = super().remove_kernel(kernel_id)
         if self.workspace.keeps_kernels:
