@@ -41,6 +41,7 @@ class ActivityMixin(AsyncMappingKernelManager):
         super().__init__(**kwargs)
         self._active: set[str] = set()
         self._recording: object | None = None
+        self._committing: asyncio.Future[Any] | None = None
         self._last_change = 0.0
         self._tracked: set[str] = set()
         self._changed: set[str] = set()
@@ -98,14 +99,15 @@ class ActivityMixin(AsyncMappingKernelManager):
         else:
             self._record_activity()
 
-    def _record_activity(self) -> asyncio.Future[Any]:
+    def _record_activity(self) -> None:
         if self._recording is not None:
             IOLoop.current().remove_timeout(self._recording)
-        recorded = self.workspace.active(self._take_activity)
-        recorded.add_done_callback(self._recorded_activity)
-        return recorded
+        self._committing = self.workspace.active(self._take_activity)
+        self._committing.add_done_callback(self._recorded_activity)
 
-    def _recorded_activity(self, _: object) -> None:
+    def _recorded_activity(self, committed: object) -> None:
+        if committed is self._committing:
+            self._committing = None
         self._recording = None
         self._record_soon()
 
@@ -115,8 +117,12 @@ class ActivityMixin(AsyncMappingKernelManager):
     async def settle(self) -> None:
         """Have committed what is known of kernels: what is shown then is not taken back."""
         self.hear()
-        if self._active:
-            await asyncio.wait([self._record_activity()], timeout=SETTLE_TIMEOUT)
+        for _ in range(2):  # what is under way may be without the latest
+            if self._active and self._committing is None:
+                self._record_activity()
+            if self._committing is None:
+                break
+            await asyncio.wait([self._committing], timeout=SETTLE_TIMEOUT)
 
     def _take_activity(self) -> Iterable[KernelActivity]:
         active, self._active = self._active, set()
