@@ -13,7 +13,7 @@ import pytest
 from clients import new_session
 from homes import kernel_process, state_folder, without_us
 from scrapes import OF_PROMETHEUS, PREFIX, Scrape, groupings, selectors
-from servers import Home, Server
+from servers import Home, Server, wait_until
 from workspaces import refuse
 
 ROOT = Path(__file__).parents[1]
@@ -42,6 +42,11 @@ class Lived:
             )
             self.fresh = scraped(server)
             kept, lost = self.use(server)
+
+            def keeper_has_told() -> bool:
+                return scraped(server)("journal_bytes", journal="kernels") > 100
+
+            wait_until(keeper_has_told, 10, "the keeper had told what it keeps")
             self.used = scraped(server)
             server.kill()
             kernel_process(home, lost).kill()
