@@ -14,6 +14,7 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from jupyter_client.provisioning.provisioner_base import KernelProvisionerBase
 from jupyter_server.auth.authorizer import Authorizer
 from jupyter_server.auth.identity import IdentityProvider, User
+from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from jupyter_server.services.kernels.kernelmanager import (
     AsyncMappingKernelManager,
     ServerKernelManager,
@@ -131,6 +132,22 @@ class OwnMapping(AsyncMappingKernelManager):
 
     def kernel_model(self, kernel_id: str) -> dict[str, Any]:
         return {**super().kernel_model(kernel_id), "mine": "kernel"}
+
+
+class OwnText(ZMQChannelsWebsocketConnection):
+    """Makes the text of messages itself."""
+
+    def _reserialize_reply(self, msg_or_list: Any, channel: Any = None) -> Any:
+        text: Any = super()._reserialize_reply(msg_or_list, channel)
+        return text.replace("secret", "******")
+
+
+class OwnWay(ZMQChannelsWebsocketConnection):
+    """Lets some messages through, and others not."""
+
+    def handle_outgoing_message(self, stream: Any, outgoing_msg: list[Any]) -> None:
+        if b'"secret' not in outgoing_msg[5]:
+            super().handle_outgoing_message(stream, outgoing_msg)
 
 
 class NewPortsKernel(ServerKernelManager):

@@ -225,6 +225,17 @@ def test_what_a_users_kernel_manager_does_at_start_restart_and_end_it_does_for_a
         assert_no_error(server)
 
 
+@pytest.mark.parametrize(("name", "seen"), [("OwnText", "a ******\n"), ("OwnWay", "a ")])
+def test_what_a_users_connection_does_with_output_is_done(
+    server_factory: Callable[..., Server], name: str, seen: str
+) -> None:
+    option = f"--ServerApp.kernel_websocket_connection_class=configured.{name}"
+    with server_factory(args=[option], env=configured()) as server:
+        kernel_id = new_session(server)["kernel"]["id"]
+        code = "print('a ', end='', flush=True); print('sec' 'ret', flush=True)"
+        assert server.execute(kernel_id, code) == seen
+
+
 def test_a_session_manager_is_told_of_sessions_that_it_has_not_created(
     home: Home, server_factory: Callable[..., Server]
 ) -> None:

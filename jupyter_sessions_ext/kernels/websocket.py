@@ -368,10 +368,13 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
 
     def _passes_on_as_it_is(self) -> bool:
         """Tell whether jupyter_server would, and no class of somebody else's is in between."""
+        behind = super(KeptConnectionMixin, type(self))
         return self.multi_kernel_manager.allow_tracebacks and all(
-            getattr(type(self), name) is getattr(ZMQChannelsWebsocketConnection, name)
-            for name in ("_on_zmq_reply", "_reserialize_reply", "_on_error")
-        )
+            getattr(behind, name) is getattr(ZMQChannelsWebsocketConnection, name)
+            for name in (
+                "handle_outgoing_message", "_on_zmq_reply", "_reserialize_reply", "_on_error",
+            )
+        )  # fmt: skip
 
     def _limit_rate(self, channel: Any, msg: Any, msg_list: Any) -> bool:
         """Limit what comes; not what was there before the client was, or has waited for it."""
