@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 from jupyter_client.launcher import launch_kernel
@@ -23,6 +24,7 @@ from jupyter_server.services.sessions.sessionmanager import SessionManager
 from traitlets import default
 
 from jupyter_sessions_ext.host import identify
+from jupyter_sessions_ext.kernels.listener import Listener
 
 
 class DiesAfterLaunch(ServerKernelManager):
@@ -51,6 +53,27 @@ class Gate:
             return False
         os.close(os.open(f"{self.file}.reached", os.O_CREAT))
         return True
+
+
+class HearsLate(AsyncMappingKernelManager):
+    """Hears that a kernel is idle some moments after clients do, as on a busy machine."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        messages: Any = Listener._messages
+        held: dict[Listener, list[bytes]] = {}
+
+        def messages_but_the_last(listener: Listener) -> Iterator[list[bytes]]:
+            if listener in held:
+                yield held.pop(listener)
+            for message in messages(listener):
+                if any(b'"idle"' in frame for frame in message):
+                    held[listener] = message
+                    listener._loop.call_later(0.02, listener._wait)
+                    break
+                yield message
+
+        Listener._messages = messages_but_the_last  # type: ignore[assignment, method-assign]
 
 
 class WaitsBeforeLaunch(ServerKernelManager):

@@ -236,6 +236,21 @@ def test_what_a_users_connection_does_with_output_is_done(
         assert server.execute(kernel_id, code) == seen
 
 
+def test_a_client_that_has_seen_the_end_of_a_cell_is_not_told_that_it_runs(
+    server_factory: Callable[..., Server],
+) -> None:
+    option = "--ServerApp.kernel_manager_class=configured.HearsLate"
+    with server_factory(args=[option], env=configured()) as server:
+        session = new_session(server)
+        for number in range(10):
+            server.execute(session["kernel"]["id"], f"x = {number}")
+            assert (
+                server.get(f"/api/sessions/{session['id']}").json()["kernel"]["execution_state"]
+                == "idle"
+            )
+            assert sessions(server)[0]["kernel"]["execution_state"] == "idle"
+
+
 def test_a_session_manager_is_told_of_sessions_that_it_has_not_created(
     home: Home, server_factory: Callable[..., Server]
 ) -> None:

@@ -114,9 +114,15 @@ class ActivityMixin(AsyncMappingKernelManager):
     def hear(self) -> None:
         """Know of what kernels have published until now; the class behind does at once."""
 
+    async def catch_up(self) -> None:
+        """Know of kernels what clients do; the class behind always does."""
+
     async def settle(self) -> None:
-        """Have committed what is known of kernels: what is shown then is not taken back."""
-        self.hear()
+        """Have committed what is known of kernels: what is shown then is not taken back.
+
+        No client is told of an earlier state of a kernel than it has seen.
+        """
+        await self.catch_up()
         for _ in range(2):  # what is under way may be without the latest
             if self._active and self._committing is None:
                 self._record_activity()

@@ -7,6 +7,7 @@ the server needs for a cell.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
@@ -22,6 +23,9 @@ INTERVAL = 0.01
 
 _AT_ONCE = 1000
 """Messages after which others have their turn."""
+
+_RECENT = 64
+"""States of a kernel that are known to have been heard."""
 
 
 class Listener:
@@ -39,6 +43,8 @@ class Listener:
         self._socket = stream.socket
         self._loop: IOLoop = stream.io_loop
         self._timer: object | None = None
+        self._recent: deque[bytes] = deque(maxlen=_RECENT)
+        self._shown: bytes | None = None
         # The stream closes the socket when that is due, and would be woken for each message.
         stream.stop_on_recv()
         self._loop.remove_handler(self._socket)
@@ -49,6 +55,19 @@ class Listener:
         if self._timer is None and not self._socket.closed:
             self._loop.update_handler(self._socket, 0)
             self._timer = self._loop.call_later(INTERVAL, self.hear)
+
+    def shown(self, header: bytes) -> None:
+        """Know of a message with the kernel's state that a client got just now."""
+        self._shown = header
+
+    @property
+    def is_behind(self) -> bool:
+        """Tell whether a client knows of the kernel's state what was not heard here yet."""
+        return self._shown is not None and self._shown not in self._recent
+
+    def give_up(self) -> None:
+        """Expect it no more: it was lost on its way here."""
+        self._shown = None
 
     def hear(self) -> None:
         """Hear what has come."""
@@ -81,6 +100,7 @@ class Listener:
                 continue
             self._heard(frames)
             if b'"status"' in frames[HEADER]:
+                self._recent.append(frames[HEADER])
                 # That a cell has begun is of no interest any more when it has ended.
                 if begun is not None and begun[PARENT] != frames[PARENT]:
                     self._record(begun)

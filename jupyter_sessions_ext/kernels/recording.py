@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import signal
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -12,7 +14,7 @@ from tornado.ioloop import IOLoop
 
 from ..keeper.supervisor import Supervisor
 from ..workspace import Workspace
-from .activity import ActivityMixin
+from .activity import SETTLE_TIMEOUT, ActivityMixin
 from .listener import Listener
 
 MOST_WAITING = 100_000
@@ -20,6 +22,9 @@ MOST_WAITING = 100_000
 
 DOUBT_TIMEOUT = 1.0
 """Seconds after which it is doubted that a kernel is busy that the keeper has heard to be idle."""
+
+_LOOK_INTERVAL = 0.001
+"""Seconds between looks at whether a message has come that a client has got already."""
 
 
 class Connection(Protocol):
@@ -151,6 +156,23 @@ class RecordingMixin(ActivityMixin):
         """Hear what kernels have published until now."""
         for listener in self._listeners.values():
             listener.hear()
+
+    def shown(self, kernel_id: str, header: bytes) -> None:
+        """Know of a state of a kernel that a client was told just now."""
+        if (listener := self._listeners.get(kernel_id)) is not None:
+            listener.shown(header)
+
+    async def catch_up(self) -> None:
+        """Know of kernels what clients do, who may hear of it some moments before."""
+        self.hear()
+        deadline = time.monotonic() + SETTLE_TIMEOUT
+        while behind := [one for one in self._listeners.values() if one.is_behind]:
+            if time.monotonic() > deadline:
+                for listener in behind:
+                    listener.give_up()
+                break
+            await asyncio.sleep(_LOOK_INTERVAL)
+            self.hear()
 
     def _keeper_heard_idle(self, kernel_id: str) -> None:
         """Ask a kernel that stays busy by what the server has heard: a flood loses some of it."""

@@ -291,6 +291,8 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
                 if self._missed is not None:
                     self._tell_missed(record)
                 self._pass_on(stream, record)
+                if record.number > self._replayed and b'"status"' in record.frames[HEADER]:
+                    self.multi_kernel_manager.shown(self.kernel_id, record.frames[HEADER])
             if not self._has_state and record.number >= self._replayed:
                 self._send_state(record)
         self._unacknowledged += len(records)

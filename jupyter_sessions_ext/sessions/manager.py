@@ -57,9 +57,9 @@ class SessionManager(SessionChanger):
 
     async def list_json(self) -> str:
         """Return what :meth:`list_sessions` returns, as JSON."""
+        await self._settle()
         if self._listing is None:
             return json.dumps(await self.list_sessions(), default=json_default)
-        await self.kernel_manager.settle()
         return self._listing.all(self._workspace.registry)
 
     async def session_json(self, session_id: str) -> str:
@@ -67,13 +67,17 @@ class SessionManager(SessionChanger):
 
         :raises tornado.web.HTTPError: 404, there is none, or its kernel is gone
         """
+        await self._settle()
         if self._listing is None:
             return json.dumps(await self.get_session(session_id=session_id), default=json_default)
-        await self.kernel_manager.settle()
         text = self._listing.one(self._workspace.registry, session_id)
         if text is None:
             raise SessionNotFoundError(session_id=session_id)
         return text
+
+    async def _settle(self) -> None:
+        if isinstance(self.kernel_manager, ActivityMixin):
+            await self.kernel_manager.settle()
 
     def _can_keep_lists(self) -> bool:
         """Tell whether nothing of a list is made by a class that we do not know."""
