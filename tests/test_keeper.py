@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import httpx
+import psutil
 import pytest
 from clients import new_session, sessions
 from drills import drill_count
@@ -177,7 +178,8 @@ def test_the_keeper_ends_with_its_last_kernel(home: Home, server: Server) -> Non
     server.execute(session["kernel"]["id"], "x = 1")
     assert len(keepers(home)) == 1
     server.delete(f"/api/sessions/{session['id']}")
-    wait_until(lambda: not keepers(home), 20, "the keeper had ended")
+    children = psutil.Process(server.pid).children
+    wait_until(lambda: children() == [], 20, "the keeper had ended, and was not left a zombie")
     again = new_session(server)
     assert server.execute(again["kernel"]["id"], "print(1)") == "1\n"
     server.kill()

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,9 +43,6 @@ _AGAIN = 10.0
 
 COMMAND = ("-m", f"{__package__}")
 """What Python runs as a keeper, in a folder."""
-
-_CHILDREN: list[subprocess.Popen[bytes]] = []
-"""Keepers that were started: they may outlive who has started them, without a warning."""
 
 _PASSED_ON = (
     "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "PYTHONPATH",
@@ -356,14 +354,12 @@ class Supervisor:
         """
         if self._process is not None and (code := self._process.poll()) is not None:
             self._process = None
-            _CHILDREN.clear()
             if code > 0:
                 raise KeeperError(f"it ended with code {code}: see {self._folder}/keeper.log")
             if code == 0:
                 return True
         if self._process is None:
             self._process = await asyncio.to_thread(self._launch)
-            _CHILDREN.append(self._process)
         return False
 
     def _launch(self) -> subprocess.Popen[bytes]:
@@ -373,7 +369,7 @@ class Supervisor:
         how = os.O_WRONLY | os.O_CREAT | os.O_APPEND | (os.O_TRUNC if is_long else 0)
         log = os.open(path, how, 0o600)
         try:
-            return subprocess.Popen(
+            process = subprocess.Popen(
                 [sys.executable, *COMMAND, str(self._folder)],
                 env={k: os.environ[k] for k in _PASSED_ON if k in os.environ} | _MEMORY,
                 cwd=self._folder,
@@ -384,6 +380,8 @@ class Supervisor:
             )
         finally:
             os.close(log)
+        threading.Thread(target=process.wait, name="keeper's end", daemon=True).start()
+        return process
 
     def _ended(self, link: ServerLink, reason: str) -> None:
         """Go on with another keeper: nobody else needs to notice."""
