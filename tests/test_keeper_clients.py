@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import signal
 import socket
-from typing import TYPE_CHECKING
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import zmq
 from websocket import ABNF
 
+from jupyter_sessions_ext.keeper import process as processes
+from jupyter_sessions_ext.keeper import stream as streams
 from jupyter_sessions_ext.keeper.client import Client, Connected
 from jupyter_sessions_ext.keeper.delivery import Delivery
 from jupyter_sessions_ext.keeper.endpoint import Endpoint
@@ -18,8 +27,9 @@ from jupyter_sessions_ext.keeper.loop import Loop
 from jupyter_sessions_ext.keeper.memo import Memo
 from jupyter_sessions_ext.keeper.messages import DELIMITER, Connection
 from jupyter_sessions_ext.keeper.peer import Peer
-from jupyter_sessions_ext.keeper.protocol import Channel
-from jupyter_sessions_ext.keeper.ring import Ring
+from jupyter_sessions_ext.keeper.process import KernelProcess
+from jupyter_sessions_ext.keeper.protocol import Channel, Kind, Unpacker, unpack_records
+from jupyter_sessions_ext.keeper.ring import Ring, folder_name
 from jupyter_sessions_ext.keeper.stream import Stream
 
 if TYPE_CHECKING:
@@ -43,7 +53,7 @@ class Known:
         endpoint.hear()
         self.client = Client(endpoint, Memo(folder, "kernel", b"client", 0, {}), lambda _: None)
         reader = Ring(folder / "ring", 1 << 16).reader(1)
-        self.stream = Stream(1, reader, lambda _: None)
+        self.stream = Stream(1, reader, lambda _: None, self.loop.call_later)
         self.delivery = Delivery.create()
 
     def run(self) -> None:
@@ -94,13 +104,147 @@ def test_whatever_a_client_had_sent_it_is_let_go_of_and_may_come_back(known: Kno
         assert browser.recv(1) == b""
 
 
+def kernels(folder: Path) -> Kernels:
+    def ignore(*_: object) -> None:
+        pass
+
+    return Kernels(
+        folder, Loop(print), recorded=ignore, forwarded=ignore, spliced=ignore, ended=ignore
+    )
+
+
 def test_where_nothing_can_be_noted_of_a_client_it_is_known_all_the_same(
     tmp_path: Path, context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(zmq, "Context", lambda _: context)  # one that is ended with the test
-    kernels = Kernels(tmp_path, Loop(print), recorded=print, spliced=print, ended=print)
-    kernel = kernels.keep("kernel", is_new=True, is_fed=False)
+    kept = kernels(tmp_path)
+    kernel = kept.keep("kernel", is_new=True, is_fed=False)
     (tmp_path / "clients").rmdir()
     (tmp_path / "clients").touch()
-    assert kernels.client(kernel, b"client") is kernels.client(kernel, b"client")
-    kernels.drop("kernel", has_transcript=True)
+    assert kept.client(kernel, b"client") is kept.client(kernel, b"client")
+    kept.drop("kernel", has_transcript=True)
+
+
+def test_what_a_client_goes_on_to_send_holds_up_nobody_and_is_not_all_kept() -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listener,
+        socket.create_connection(listener.getsockname(), 5) as browser,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        peer = Peer(listener.accept()[0].detach())
+        sent = pool.submit(browser.sendall, bytes(40 << 20))
+        looks = 0
+        while peer.received != 40 << 20:
+            peer.look()
+            looks += 1
+        sent.result()
+        peer.look()
+        assert looks >= 4
+        assert len(peer.unread) + peer.dropped == 40 << 20
+        assert len(peer.unread) == 8 << 20
+        peer.close()
+
+
+def test_a_client_that_is_ahead_of_its_ring_gets_what_comes(
+    tmp_path: Path, context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zmq, "Context", lambda _: context)
+    kernel = kernels(tmp_path).keep("kernel", is_new=True, is_fed=False)
+    folder = tmp_path / "clients" / folder_name("kernel")
+    folder.mkdir(parents=True)
+    Memo(folder, "kernel", b"client", 5000, {}).write()
+    kernel.ring.close()
+    successor = kernels(tmp_path)
+    kernel = successor.keep("kernel", is_new=False, is_fed=False)
+    assert successor.client(kernel, b"client").memo.received == 0
+
+
+def test_no_more_is_kept_of_all_than_may_be_however_many_there_are(
+    tmp_path: Path, context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zmq, "Context", lambda _: context)
+    kept = kernels(tmp_path)
+    kept.set_limits(1 << 20, 1 << 18)
+    for number in range(20):
+        kernel = kept.keep(str(number), is_new=True, is_fed=False)
+        for _ in range(10):
+            kernel.record([(Channel.IOPUB, b"", [b"s", b"{}", b"{}", b"{}", bytes(10_000)])])
+    assert sum(file.stat().st_size for file in tmp_path.rglob("*.ring")) <= 1 << 18
+    assert kernel.ring.next == 11
+
+
+class Files:
+    """A ring of several files, one of which cannot be read for a while, and what a stream sends."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.fails = True
+        self._open = os.open
+        self._ring = Ring(folder, 1 << 20)
+        for _ in range(60):
+            self._ring.append([(Channel.IOPUB, b"", [b"s", b"{}", b"{}", b"{}", bytes(5000)])])
+        monkeypatch.setattr(os, "open", self._open_or_fail)
+        self._sent = list[bytes]()
+        self.later = list[Callable[[], object]]()
+        reader = self._ring.reader(1)
+        self.stream = Stream(
+            1, reader, self._sent.append, lambda _, callback: self.later.append(callback)
+        )
+
+    def _open_or_fail(self, path: Any, *args: Any, **kwargs: Any) -> int:
+        if self.fails and str(path).endswith("/00000000000000000001.ring"):
+            raise OSError(errno.EMFILE, "injected")
+        return self._open(path, *args, **kwargs)
+
+    @property
+    def sent(self) -> tuple[list[int], list[dict[str, Any]]]:
+        """The numbers of the records, and the notes."""
+        unpacker = Unpacker()
+        packets = [packet for data in self._sent for packet in unpacker.feed(data)]
+        streams = (packet.frames[0] for packet in packets if packet.kind is Kind.STREAM)
+        numbers = [record.number for data in streams for record in unpack_records(data)]
+        return numbers, [packet.body for packet in packets if packet.kind is Kind.NOTE]
+
+
+def test_when_there_are_no_descriptors_for_a_moment_nothing_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = Files(tmp_path / "ring", monkeypatch)
+    files.stream.pump()
+    for _ in range(3):
+        [again] = files.later
+        files.later.clear()
+        again()
+    files.fails = False
+    files.later.pop()()
+    files.stream.passed_on(1 << 20)
+    assert files.sent == ([*range(1, 61)], [])
+    assert files.later == []
+
+
+def test_of_a_file_that_can_never_be_read_it_is_said_how_many_messages_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(streams, "RETRY_TIMEOUT", -1.0)
+    files = Files(tmp_path / "ring", monkeypatch)
+    files.stream.pump()
+    files.later.pop()()
+    files.stream.passed_on(1 << 20)
+    numbers, [note] = files.sent
+    assert numbers == [*range(note["count"] + 1, 61)]
+    assert 20 < note["count"] < 40
+
+
+def test_a_process_is_not_ended_any_more_when_it_was_let_go_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(processes, "_STEPS", ((0.01, signal.SIGKILL),))
+    loop = Loop(print)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        process = KernelProcess(loop, child.pid, None, print)
+        process.end()
+        process.close()
+        loop.call_later(0.1, loop.stop)
+        loop.run()
+        assert child.poll() is None
+        child.communicate(b"\n")
+    assert child.returncode == 0

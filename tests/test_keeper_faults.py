@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack, contextmanager, suppress
+import json
+from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import minimal_kernel
@@ -16,6 +17,7 @@ from disks import fill, small_disk
 from homes import kernel_process
 from kept import ask_keeper, finishes, keeper_folder, keeper_log, no_keeper, suspended
 from lasting import PRINTS, LastingClient, assert_whole, until_printed
+from messages import execute_request
 from servers import Home, Server, end_keepers, keepers, kernel_processes, wait_until
 
 if TYPE_CHECKING:
@@ -127,6 +129,65 @@ def test_a_request_that_the_server_took_while_the_keeper_was_held_up_is_done_onc
         for number, request in enumerate(taken, 1):
             assert client.text(request) == f"{number}\n"
         assert shared.execute(kernel_id, "print(count)") == "3\n"
+
+
+WAITS = """
+import time
+from pathlib import Path
+runs = []
+while not Path({sign!r}).exists():
+    time.sleep(0.01)
+"""
+
+
+def test_all_that_waits_behind_a_cell_is_done_once_though_the_keeper_is_killed(
+    shared: Server, tmp_path: Path
+) -> None:
+    kernel_id = new_session(shared)["kernel"]["id"]
+    sign = tmp_path / "go on"
+    with LastingClient(shared, kernel_id) as client:
+        first = client.execute(WAITS.format(sign=str(sign)))
+        wait_until(lambda: client.of(first, "execute_input"), 20, "it had begun")
+        waiting = [client.execute(f"runs.append({number})") for number in range(150)]
+        wait_until(lambda: len(pending(shared)) == 151, 10, "they were forwarded")
+        keepers(shared.home)[0].kill()
+        sign.touch()
+        wait_until(lambda: all(map(client.is_finished, waiting)), 30, "they had finished")
+        assert {len(client.of(one, "execute_reply")) for one in waiting} == {1}
+        assert shared.execute(kernel_id, "print(runs == [*range(150)])") == "True\n"
+
+
+def memos(server: Server) -> list[dict[str, Any]]:
+    """Return what the keeper has noted of clients."""
+    files = (keeper_folder(server.home) / "clients").rglob("*.client")
+    return [json.loads(file.read_text()) for file in files]
+
+
+def pending(server: Server) -> set[str]:
+    """Return the requests that the keeper waits for the replies to."""
+    return {asked for memo in memos(server) for asked in memo["pending"]}
+
+
+def test_what_a_slow_client_has_read_long_since_is_known(shared: Server) -> None:
+    kernel_id = new_session(shared)["kernel"]["id"]
+    code = "for i in range(100): print(str(i % 10) * 50_000, flush=True)"
+    with closing(shared.connect(kernel_id, "slow")) as channels:
+        wait_until(lambda: received(shared, kernel_id), 10, "the keeper knows it")
+        begun = received(shared, kernel_id)
+        request = execute_request(code, "slow")
+        channels.send(json.dumps(request))
+        wait_until(lambda: received(shared, kernel_id) != begun, 20, "it has some, and no more")
+        messages = iter(lambda: json.loads(channels.recv()), None)
+        asked = request["header"]["msg_id"]
+        ends = (m for m in messages if m["content"].get("execution_state") == "idle")
+        assert next(m for m in ends if m["parent_header"].get("msg_id") == asked)
+        last = ask_keeper(shared.home, "status")["kernels"][kernel_id]["next"] - 1
+        wait_until(lambda: received(shared, kernel_id) == last, 10, "it has all")
+
+
+def received(server: Server, kernel_id: str) -> int:
+    """Return the number of the last message that a kernel's client is known to have."""
+    return max((m["received"] for m in memos(server) if m["kernel"] == kernel_id), default=0)
 
 
 PAUSES = """

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zmq
 
+from jupyter_sessions_ext.keeper import endpoint as endpoint_module
 from jupyter_sessions_ext.keeper.client import Client
 from jupyter_sessions_ext.keeper.endpoint import Endpoint
 from jupyter_sessions_ext.keeper.finish import Finisher, IdleWatch
 from jupyter_sessions_ext.keeper.loop import Loop, Timer
 from jupyter_sessions_ext.keeper.memo import Memo
+from jupyter_sessions_ext.keeper.messages import Connection
 from jupyter_sessions_ext.keeper.protocol import Channel
 
 if TYPE_CHECKING:
@@ -200,3 +202,33 @@ def test_a_cell_that_had_begun_and_is_over_as_a_later_answer_shows_is_replied_to
     asked.sees(part("status", "later", execution_state="busy"))
     asked.finisher.end(begun)
     assert asked.replied == [("a", OK)]
+
+
+# ---------------------------------------------------------------------------- a question is put
+
+
+def test_questions_are_answered_in_order_however_long_that_takes(
+    tmp_path: Path, context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint_module, "NUDGE_TIMEOUT", 0.01)
+    loop = Loop(print)
+    endpoint = Endpoint(loop, context)
+    endpoint.connection = Connection("ipc", str(tmp_path / "k"), (1, 2, 3, 4), b"", "hmac-sha256")
+    answered = list[str]()
+    with context.socket(zmq.ROUTER) as kernel:
+        kernel.bind(endpoint.connection.url(Channel.SHELL))
+        for name in ("first", "second"):
+            endpoint.ask(lambda name=name: answered.append(name))  # type: ignore[misc]
+        loop.call_later(0.1, loop.stop)
+        loop.run()
+        for number in (1, 2):
+            kernel.send_multipart(kernel.recv_multipart())
+            loop.call_later(0.1, loop.stop)
+            loop.run()
+            assert answered == ["first", "second"][:number]
+        endpoint.ask(lambda: answered.append("never"))
+        endpoint.lose()
+        kernel.send_multipart(kernel.recv_multipart())
+        loop.call_later(0.1, loop.stop)
+        loop.run()
+    assert len(answered) == 2

@@ -100,6 +100,20 @@ def test_a_file_that_is_left_alone_can_be_forgotten_or_watched_for_something_els
     assert called[2:] == [(two, both)]
 
 
+def test_a_callback_may_fail_when_it_has_closed_its_file(loop: Watched) -> None:
+    file = loop.file()
+
+    def fail(_: int) -> None:
+        loop.forget(file)
+        file.close()
+        loop.stop()
+        raise LookupError
+
+    loop.watch(file, fail)
+    loop.run()
+    assert loop.errors == ["LookupError"]
+
+
 def test_what_is_called_soon_or_later_may_fail_and_the_next_is_called(loop: Watched) -> None:
     called = list[str]()
 

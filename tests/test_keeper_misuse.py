@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import websocket
-from clients import new_session
+from clients import kernel_state, new_session
 from conftest import require
 from jupyter_server.services.kernels.connection.base import serialize_msg_to_ws_v1
 from kept import ask_keeper, finishes, keeper_folder, keeper_log
@@ -110,6 +110,27 @@ NO_PACKETS = [
 ]
 
 
+NO_SIGNATURE = """
+from ipykernel.kernelapp import IPKernelApp
+state = [b'{"msg_type": "status", "msg_id": "1"}', b"{}", b"{}", b'{"execution_state": "busy"}']
+IPKernelApp.instance().iopub_thread.send_multipart([b"<IDS|MSG>", b"none", *state])
+"""
+
+
+def test_after_a_kernels_bad_message_the_server_hears_it_as_before(shared: Server) -> None:
+    kernel_id = new_session(shared)["kernel"]["id"]
+    shared.execute(kernel_id, NO_SIGNATURE)
+    with LastingClient(shared, kernel_id) as client:
+        for _ in range(3):
+            finishes(client)
+            wait_until(lambda: kernel_state(shared, kernel_id) == "idle", 10, "it was heard")
+            request = client.execute("input()", allow_stdin=True)
+            wait_until(lambda: kernel_state(shared, kernel_id) == "busy", 10, "it was heard")
+            wait_until(partial(client.of, request, "input_request"), 10, "it had asked")
+            client.answer(request, "")
+            wait_until(partial(client.is_finished, request), 10, "it had finished")
+
+
 def dial(folder: Path) -> socket.socket | None:
     with suppress(BlockingIOError):
         return connect(folder, 5)
@@ -159,6 +180,7 @@ def test_another_user_is_refused(shared: Server) -> None:
     shared.execute(kernel_id, "x = 1")
     folder = keeper_folder(shared.home)
     mode = folder.stat().st_mode
+    assert (folder / "keeper.sock").stat().st_mode & 0o777 == 0o600
     try:
         folder.chmod(0o777)  # modes alone would let it in
         (folder / "keeper.sock").chmod(0o777)
@@ -169,6 +191,6 @@ def test_another_user_is_refused(shared: Server) -> None:
         assert said.stdout == b"b''\n"
     finally:
         folder.chmod(mode)
-        (folder / "keeper.sock").chmod(0o700)
+        (folder / "keeper.sock").chmod(0o600)
     assert "another user was refused" in keeper_log(shared.home)
     assert ask_keeper(shared.home, "ping") == {}

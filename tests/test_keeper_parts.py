@@ -86,15 +86,15 @@ def test_what_a_client_sent_and_was_not_handled_is_found_whole(
         if is_handled:
             delivery.handle(delivery.taken)
     expected = left + unread if len(left) <= INPUT_SIZE else None
-    assert delivery.unhandled(received + len(unread), unread) == expected
+    assert delivery.unhandled(received + len(unread), unread, 0) == expected
     delivery.close()
 
 
 def test_what_was_noted_and_never_taken_is_not_found_twice(delivery: Delivery) -> None:
     delivery.begin_input(100, b"ab")
     delivery.take(b"cdef")  # and killed before it was taken
-    assert delivery.unhandled(104, b"cdef") == b"abcdef"
-    assert delivery.unhandled(104, b"") == b"abcdef"
+    assert delivery.unhandled(104, b"cdef", 0) == b"abcdef"
+    assert delivery.unhandled(104, b"", 0) == b"abcdef"
 
 
 # ---------------------------------------------------------------------- what clients send
@@ -186,6 +186,16 @@ def test_what_two_have_heard_is_put_together_without_a_gap_and_nothing_comes_twi
             found += [int(frames[4]) for frames in take([source.pop(0)])]
     found += [int(frames[4]) for frames in splice.give_up()]
     assert found == [*range(recorded, total)]
+
+
+def test_two_accounts_of_which_it_was_given_up_that_they_meet_are_compared_no_more(
+    tmp_path: Path,
+) -> None:
+    splice = Splice(Ring(tmp_path / "ring", 1 << 20))
+    splice.feed([message(1), message(2)])
+    splice.hear([message(5)])
+    assert splice.give_up() == [message(5)]
+    assert splice.is_over
 
 
 @given(st.lists(st.one_of(st.just("hear"), st.integers(1, 10))))

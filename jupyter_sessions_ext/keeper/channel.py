@@ -148,13 +148,19 @@ class ServerLink:
         if packet.kind is Kind.STREAM:
             feed = self._feeds.get(packet.number)
             if feed is not None:
-                feed.received(packet.frames[0])
+                self._pass_on(feed, packet.frames[0])
         elif packet.kind is Kind.ANSWER:
             call = self._calls.pop(packet.number, None)
             if call is not None:
                 self._answer(packet.body, *call)
         elif packet.kind is Kind.NOTE:
             self._noted(packet.body)
+
+    def _pass_on(self, feed: Feed, records: bytes) -> None:
+        try:
+            feed.received(records)
+        except ProtocolError as error:  # so it is in the ring's file
+            self._log.error("What the keeper has of a kernel cannot be read: %s", error)
 
     def _answer(
         self,

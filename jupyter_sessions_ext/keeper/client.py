@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +15,7 @@ import zmq
 from .delivery import Delivery
 from .endpoint import Endpoint
 from .loop import Loop, Receiver, Timer
-from .memo import Memo
+from .memo import MOST_PENDING, Memo
 from .messages import (
     CONTENT,
     DELIMITER,
@@ -33,6 +34,9 @@ SETTLE_INTERVAL = 0.01
 SETTLE_TIMEOUT = 30.0
 """Seconds for which what was written to a client may still get there."""
 
+_MOST_SEEN = 2 * MOST_PENDING
+"""Requests that are known to have been forwarded, the latest."""
+
 _CHANNELS = (Channel.SHELL, Channel.STDIN, Channel.CONTROL)
 
 
@@ -46,6 +50,11 @@ class Connected(NamedTuple):
     def delivered(self) -> int | None:
         """The number of the last message that has arrived; None: it had not begun."""
         return self.delivery.delivered(self.peer.acknowledged if self.peer else None)
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether something was written that has not arrived."""
+        return self.delivered != self.delivery.delivered(sys.maxsize)
 
     def close(self) -> None:
         """End it: no server has it any more."""
@@ -65,6 +74,7 @@ class Client:
 
     :param memo: what another keeper will know of it
     :param record: is given what the kernel sends to it alone
+    :param forwarded: is told that a message of its was forwarded
     """
 
     def __init__(
@@ -72,10 +82,12 @@ class Client:
         kernel: Endpoint,
         memo: Memo,
         record: Callable[[list[tuple[Channel, bytes, Sequence[bytes]]]], object],
+        forwarded: Callable[[], object] = lambda: None,
     ) -> None:
         self.memo = memo
         self._kernel = kernel
         self._record = record
+        self._forwarded = forwarded
         self.allowed: frozenset[str] = frozenset()
         """Types of messages that it may send; empty: all."""
         self.stream: Stream | None = None
@@ -145,6 +157,7 @@ class Client:
     def _forward(self, channel: Channel, frames: Sequence[bytes], stream: Stream | None) -> None:
         if stream is not None and stream is self.stream:
             self.unconfirmed += 1  # also of what is no message: the server counts them all
+            self._forwarded()
         if channel not in _CHANNELS or len(frames) <= HEADER + CONTENT:
             return
         self.connect()
@@ -152,7 +165,7 @@ class Client:
         if asked is not None:
             if asked in self._seen:
                 return
-            remember(self._seen, asked)
+            remember(self._seen, asked, _MOST_SEEN)
             if channel is Channel.SHELL and (kind or "").endswith("_request"):
                 self.memo.asks(asked, self._name)
         receiver = self._sockets[self._name][channel]
@@ -196,12 +209,18 @@ class Client:
         self.connect()
         stream.pump()
 
-    def confirm(self) -> None:
-        """Note what has arrived by now: the server and the keeper may end together."""
-        if self._connection is not None:
-            if self._connection.peer is not None:
-                self._connection.peer.ask()
-            self._note_received(self._connection)
+    def confirm(self) -> bool:
+        """Note what has arrived by now: the server and the keeper may end together.
+
+        :returns: whether something is on its way
+        """
+        connection = self._connection
+        if connection is None:
+            return False
+        if connection.peer is not None:
+            connection.peer.ask()
+        self._note_received(connection)
+        return connection.is_under_way
 
     def _note_received(self, connection: Connected) -> None:
         received = connection.delivered
@@ -216,11 +235,14 @@ class Client:
             self._settling = _Settling(self._kernel.loop, self, self._connection)
             self._connection = None
 
+    @property
+    def is_settling(self) -> bool:
+        """Whether it is not known yet what the client has of what it was sent."""
+        return self._settling is not None
+
     def when_settled(self, callback: Callable[[], object], timeout: float) -> None:
         """Call when it is known what the client has; after a time, whatever is known then."""
-        if self._settling is None:
-            callback()
-        else:
+        if self._settling is not None:
             self._settling.then(callback, timeout)
 
     def settled(self, connection: Connected) -> None:
@@ -236,7 +258,7 @@ class Client:
 
     def _forward_unhandled(self, peer: Peer, delivery: Delivery) -> None:
         came, connection = peer.received, self._kernel.connection
-        data = None if came is None else delivery.unhandled(came, peer.unread)
+        data = None if came is None else delivery.unhandled(came, peer.unread, peer.dropped)
         if not data or connection is None:
             return
         with contextlib.suppress(NotAMessageError):

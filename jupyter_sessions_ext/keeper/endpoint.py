@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from collections.abc import Callable
 
 import zmq
@@ -31,6 +32,8 @@ class Endpoint:
         self._is_heard = False
         self._waiting: list[Callable[[], object]] = []
         self._nudge: _Nudge | None = None
+        self._asker: Receiver | None = None
+        self._asked: deque[Callable[[], object]] = deque()
 
     def open_socket(self, channel: Channel, kind: int, identity: bytes = b"") -> zmq.Socket[bytes]:
         """Return a socket that is connected to a channel."""
@@ -61,7 +64,7 @@ class Endpoint:
         """Let through what waits."""
         if not self._is_heard:
             self._is_heard = True
-            self.close()
+            self._nudge_no_more()
             waiting, self._waiting = self._waiting, []
             for forward in waiting:
                 self.loop.call(forward)
@@ -79,26 +82,42 @@ class Endpoint:
             self._waiting.append(forward)
 
     def ask(self, answered: Callable[[], object]) -> None:
-        """Put a question to the kernel on its shell channel, and call when it was answered."""
+        """Put a question to the kernel on its shell channel, and call when it was answered.
+
+        That may be long after: it waits until what was sent before has ended.
+        """
         if self.connection is None:
             return
-        socket = self.open_socket(Channel.SHELL, zmq.DEALER)
-        socket.linger = 0
-
-        def received(_: list[list[bytes]]) -> None:
-            timer.cancel()
-            receiver.close()
-            answered()
-
-        receiver = Receiver(self.loop, socket, received)
-        timer = self.loop.call_later(NUDGE_TIMEOUT, receiver.close)
+        if self._asker is None:
+            socket = self.open_socket(Channel.SHELL, zmq.DEALER)
+            socket.linger = 0
+            self._asker = Receiver(self.loop, socket, self._answered)
+        self._asked.append(answered)
         message = self.connection.message("kernel_info_request", {})
         with contextlib.suppress(zmq.Again):
-            socket.send_multipart([DELIMITER, *message], zmq.NOBLOCK)
-        receiver.look()
+            self._asker.socket.send_multipart([DELIMITER, *message], zmq.NOBLOCK)
+        self._asker.look()
+
+    def _answered(self, answers: list[list[bytes]]) -> None:
+        """Call who asked: a kernel answers in order."""
+        asked = [self._asked.popleft() for _ in answers if self._asked]
+        if not self._asked:
+            self._ask_no_more()
+        for answered in asked:
+            answered()
+
+    def _ask_no_more(self) -> None:
+        self._asked.clear()
+        if self._asker is not None:
+            self._asker.close()
+            self._asker = None
 
     def close(self) -> None:
-        """Ask no more."""
+        """Let go of the kernel."""
+        self._nudge_no_more()
+        self._ask_no_more()
+
+    def _nudge_no_more(self) -> None:
         if self._nudge is not None:
             self._nudge.close()
             self._nudge = None

@@ -18,6 +18,9 @@ WAIT = 1.0
 PATIENCE = 3.0
 """Seconds that a kernel may take from its reply until it is idle."""
 
+_MOST_IDLE = 1000
+"""Requests of which it is known that they have ended: their replies may be yet to come."""
+
 
 class Finisher:
     """Sees to it that requests are replied to that were under way when a keeper was killed.
@@ -126,7 +129,7 @@ class IdleWatch:
             asked = message_id(frames[PARENT])
             if asked is not None:
                 self._replied.pop(asked, None)
-                remember(self._idle, asked)
+                remember(self._idle, asked, _MOST_IDLE)
 
     def _look(self, asked: str) -> None:
         if asked in self._replied:

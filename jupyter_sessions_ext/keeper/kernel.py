@@ -38,6 +38,7 @@ class Kernel:
     """What is kept of a kernel, and who is connected to it.
 
     :param changed: is told that something was recorded
+    :param forwarded: is told that something was forwarded
     :param spliced: is told that the server need not feed any more
     :param ended: is told that its process has ended
     """
@@ -49,6 +50,7 @@ class Kernel:
         context: zmq.Context[zmq.Socket[bytes]],
         ring: Ring,
         changed: Callable[[Kernel], object] = lambda _: None,
+        forwarded: Callable[[], object] = lambda: None,
         spliced: Callable[[Kernel], object] = lambda _: None,
         ended: Callable[[Kernel], object] = lambda _: None,
     ) -> None:
@@ -59,6 +61,7 @@ class Kernel:
         self.endpoint = Endpoint(loop, context)
         self._allowed: frozenset[str] = frozenset()
         self._changed = changed
+        self._forwarded = forwarded
         self._spliced = spliced
         self._ended = ended
         self.process: KernelProcess | None = None
@@ -98,6 +101,11 @@ class Kernel:
         elif not is_new:
             return
         endpoint.listen(is_busy=is_busy)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection on which it would be heard."""
+        return self._iopub is not None
 
     def _disconnect(self) -> None:
         self.endpoint.close()
@@ -150,7 +158,9 @@ class Kernel:
 
     def client(self, memo: Memo) -> Client:
         """Return one that is known from now on."""
-        client = self.clients[memo.client] = Client(self.endpoint, memo, self._record_replies)
+        client = self.clients[memo.client] = Client(
+            self.endpoint, memo, self._record_replies, self._forwarded
+        )
         client.allowed = self._allowed
         return client
 

@@ -30,6 +30,7 @@ class Kernels:
 
     :param folder: the keeper's
     :param recorded: is told of a kernel of which something was recorded
+    :param forwarded: is told that something was forwarded
     :param spliced: is told of a kernel that the server need not feed any more
     :param ended: is told of a kernel whose process has ended
     """
@@ -40,6 +41,7 @@ class Kernels:
         loop: Loop,
         *,
         recorded: Callable[[Kernel], object],
+        forwarded: Callable[[], object],
         spliced: Callable[[Kernel], object],
         ended: Callable[[Kernel], object],
     ) -> None:
@@ -50,7 +52,8 @@ class Kernels:
         self._loop = loop
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context(1)
         self._context.max_sockets = 10_000
-        self._recorded, self._spliced, self._ended = recorded, spliced, ended
+        self._recorded, self._forwarded = recorded, forwarded
+        self._spliced, self._ended = spliced, ended
         self._kernels: dict[str, Kernel] = {}
 
     def set_limits(self, limit: int, total: int) -> None:
@@ -95,6 +98,7 @@ class Kernels:
                 self._context,
                 ring,
                 changed=self._changed,
+                forwarded=self._forwarded,
                 spliced=self._spliced,
                 ended=self._ended,
             )
@@ -153,6 +157,8 @@ class Kernels:
         for path in Memo.all(self._clients_of(kernel)):
             memo = _load(path)
             if memo is not None:
+                # It may be ahead of a ring whose end was lost: what comes is new to the client.
+                memo.received = min(memo.received, kernel.ring.next - 1)
                 kernel.client(memo).has_sent(seen)
 
     def _clients_of(self, kernel: Kernel) -> Path:

@@ -56,6 +56,7 @@ class Listener:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(SOCKET)
         listener.bind(SOCKET)
+        os.chmod(SOCKET, 0o600)
         listener.listen(64)
         listener.setblocking(False)
         self._loop.watch(listener, lambda _: self._accept(listener))

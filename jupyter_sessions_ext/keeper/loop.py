@@ -119,7 +119,8 @@ class Loop:
 
     def _pause(self, key: selectors.SelectorKey) -> None:
         """Leave a file alone for a while, unless it was forgotten."""
-        if self._selector.get_map().get(key.fileobj) is not None:
+        watched = self._selector.get_map().get(key.fd)
+        if watched is not None and watched.fileobj is key.fileobj:
             self._selector.unregister(key.fileobj)
             self._paused[key.fd] = key
             self.call_later(PAUSE, lambda: self._resume(key.fd))

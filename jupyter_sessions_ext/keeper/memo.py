@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 _SUFFIX = ".client"
-_MOST, _NOTED = 1000, 100
-"""Requests without a reply that are known, and how many of the first of them are noted."""
+MOST_PENDING = 2000
+"""Requests without a reply that are known; of more, the latest."""
 
 
 class Memo:
@@ -66,7 +66,7 @@ class Memo:
     def asks(self, asked: str, name: str) -> None:
         """Note a request of the client's."""
         self.pending[asked] = name
-        while len(self.pending) > _MOST:
+        while len(self.pending) > MOST_PENDING:
             del self.pending[next(iter(self.pending))]
         self.write()
 
@@ -76,7 +76,7 @@ class Memo:
             "kernel": self.kernel_id,
             "client": self.client.decode(),
             "received": self.received,
-            "pending": dict([*self.pending.items()][:_NOTED]),
+            "pending": self.pending,
         }
         data = json.dumps(noted).encode()
         with contextlib.suppress(OSError):

@@ -120,7 +120,7 @@ def message_type(header: bytes) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def remember(ids: dict[str, None], new: str, most: int = 1000) -> None:
+def remember(ids: dict[str, None], new: str, most: int) -> None:
     """Add to the latest ids."""
     ids[new] = None
     while len(ids) > most:

@@ -17,6 +17,11 @@ from .protocol import CHANNELS, Channel
 _ACKED, _RECEIVED = 120, 128
 """Where ``struct tcp_info`` has ``tcpi_bytes_acked`` and ``tcpi_bytes_received``."""
 
+_MOST_UNREAD = 1 << 23
+"""Bytes of what a client has sent that are kept, and are taken at once: it may go on sending."""
+
+_CHUNK = 1 << 16
+
 _SENDING = {1, 4, 5, 8, 9, 11}
 """States in which what was written may still get there: all but those of a closed connection."""
 
@@ -45,7 +50,10 @@ class Peer:
 
     def __init__(self, file: int) -> None:
         self._socket = socket.socket(fileno=file)
-        self.unread = b""
+        self.unread = bytearray()
+        """What has come and no server has taken."""
+        self.dropped = 0
+        """Bytes that came after that."""
         self._size: int | None = None
 
     def hang_up(self) -> None:
@@ -61,11 +69,19 @@ class Peer:
         if info is None:
             return False
         with contextlib.suppress(OSError):
-            while data := self._socket.recv(1 << 16, socket.MSG_DONTWAIT):
+            for _ in range(0, _MOST_UNREAD, _CHUNK):
                 # What is never taken would reset the connection at its end, and what was written
                 # and is not there yet would be lost.
-                self.unread += data
+                data = self._socket.recv(_CHUNK, socket.MSG_DONTWAIT)
+                if not data:
+                    break
+                self._keep(data)
         return bool(waiting) and info[0] in _SENDING
+
+    def _keep(self, data: bytes) -> None:
+        room = _MOST_UNREAD - len(self.unread)
+        self.unread += data[:room]
+        self.dropped += len(data[room:])
 
     def ask(self) -> bytes | None:
         """Ask the system about the connection; see :func:`tcp_info`."""

@@ -31,6 +31,7 @@ class KernelProcess:
         self._pid = pid
         self._ended = ended
         self._timer: Timer | None = None
+        self._telling: Timer | None = None
         self._file: int | None = None
         self.has_ended = False
         if hasattr(os, "pidfd_open"):
@@ -41,9 +42,12 @@ class KernelProcess:
             except OSError:  # a sandbox that does not have it
                 self._file = None
         # After it was opened: from then on it is that process, whatever becomes of its number.
-        if started is not None and _started(pid) not in (started, None):
+        try:
+            if started is not None and _started(pid) not in (started, None):
+                raise ProcessLookupError(pid)
+        except ProcessLookupError:
             self.close()
-            raise ProcessLookupError(pid)
+            raise
         if self._file is not None:
             loop.watch(self._file, lambda _: self._end())
         else:
@@ -69,7 +73,7 @@ class KernelProcess:
     def _tell(self, step: int) -> None:
         if step < len(_STEPS):
             seconds, number = _STEPS[step]
-            self._loop.call_later(seconds, lambda: self._signal(number, step))
+            self._telling = self._loop.call_later(seconds, lambda: self._signal(number, step))
 
     def _signal(self, number: int, step: int) -> None:
         if not self.has_ended:
@@ -83,8 +87,9 @@ class KernelProcess:
 
     def close(self) -> None:
         """Let go of it."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._telling):
+            if timer is not None:
+                timer.cancel()
         if self._file is not None:
             with contextlib.suppress(KeyError, ValueError):
                 self._loop.forget(self._file)

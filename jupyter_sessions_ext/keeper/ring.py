@@ -262,6 +262,8 @@ class Ring:
 
     def shrink(self) -> bool:
         """Drop the oldest file; tell whether there was one to drop."""
+        if len(self._segments) == 1 and self._segments[0].size:
+            self._begin()
         had = len(self._segments) > 1
         self._drop(self.size - 1)
         return had
@@ -339,6 +341,15 @@ class Reader:
         self.number = self._ring.next
         self._segment = self._ring._segments[-1] if self._ring._segments else None
         self._offset = self._segment.size if self._segment else 0
+
+    def skip_file(self) -> int:
+        """Go on after the file that cannot be read; return how many messages are left out."""
+        segment = self._segment or self._ring._segment_of(self.number)
+        after = None if segment is None else self._ring._after(segment)
+        left_out = (self._ring.next if after is None else after.first) - self.number
+        self.number += left_out
+        self._segment = None
+        return left_out
 
     def read(self, size: int) -> bytes:
         """Return the records that follow: one at least if there is any, and about so many bytes.

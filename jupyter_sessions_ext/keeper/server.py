@@ -46,7 +46,7 @@ CONFIRM_INTERVAL = 1.0
 """Seconds after which it is noted what clients have: the server and the keeper may end together."""
 
 TELL_INTERVAL = 0.1
-"""Seconds after which the server hears what was recorded: it keeps that, too, until then."""
+"""Seconds after which the server hears what was recorded and forwarded: it keeps it until then."""
 
 LOOK_INTERVAL = 0.2
 """Seconds between looks at whether the folder is still there, while the port is held."""
@@ -70,14 +70,15 @@ class Keeper:
             folder,
             self._loop,
             recorded=self._recorded,
+            forwarded=self._tell_soon,
             spliced=self._spliced,
             ended=self._kernel_ended,
         )
         self._streams: dict[int, tuple[Client, Link]] = {}
-        self._links: set[Link] = set()
         self._server: Link | None = None
         self._last_stream = 0
         self._to_tell: set[Kernel] = set()
+        self._telling: Timer | None = None
         self._confirming: Timer | None = None
         self._dropping: dict[str, Timer] = {}
         self._orphan_timeout: float = DAY
@@ -121,10 +122,9 @@ class Keeper:
         log("keeper ends")
 
     def _accepted(self, connection: socket.socket) -> None:
-        self._links.add(Link(self._loop, connection, self._received, self._ended))
+        Link(self._loop, connection, self._received, self._ended)
 
     def _ended(self, link: Link, reason: str) -> None:
-        self._links.discard(link)
         for number, (_, other) in [*self._streams.items()]:
             if other is link:
                 self._detach(link, number)
@@ -291,23 +291,32 @@ class Keeper:
         if self._server is not None:
             self._server.send(pack_json(Kind.NOTE, op="spliced", kernel=kernel.kernel_id))
 
+    def _tell_soon(self) -> None:
+        if self._telling is None:
+            self._telling = self._loop.call_later(TELL_INTERVAL, self._tell)
+
     def _recorded(self, kernel: Kernel) -> None:
         """Tell the server, soon."""
-        if not self._to_tell:
-            self._loop.call_later(TELL_INTERVAL, self._tell)
-        if self._confirming is None:
-            self._confirming = self._loop.call_later(CONFIRM_INTERVAL, self._confirm)
+        self._tell_soon()
+        self._confirm_soon()
         self._to_tell.add(kernel)
 
+    def _confirm_soon(self) -> None:
+        if self._confirming is None:
+            self._confirming = self._loop.call_later(CONFIRM_INTERVAL, self._confirm)
+
     def _confirm(self) -> None:
+        """Note what clients have by now; again, as long as something is on its way to one."""
         self._confirming = None
-        for client, _ in self._streams.values():
-            client.confirm()
+        are_under_way = [client.confirm() for client, _ in self._streams.values()]
+        if any(are_under_way):
+            self._confirm_soon()
 
     def _tell(self) -> None:
         """Tell the server what it need not keep any more; later, if it does not listen."""
+        self._telling = None
         if self._server is not None and self._server.is_held_up:
-            self._loop.call_later(TELL_INTERVAL, self._tell)
+            self._tell_soon()
             return
         kernels = {k.kernel_id: k.last.decode("latin-1") for k in self._to_tell}
         idle = [k.kernel_id for k in self._to_tell if k.is_idle]
@@ -371,27 +380,34 @@ class Keeper:
         connection = Connected(None if file is None else Peer(file), Delivery(delivery))
         try:
             kept = self._kernels[kernel]
+            if not kept.is_connected:
+                raise LookupError(f"there is no connection to kernel {kernel}")
             found = self._kernels.client(kept, client.encode())
         except BaseException:
             connection.release()
             raise
-        for other, (one, _) in [*self._streams.items()]:
-            if one is found:
-                self._detach(link, other)
 
         def attach() -> None:
             if not link.is_open or self._kernels.get(kernel) is not kept:
                 connection.release()
                 answer(error="the kernel has ended")
                 return
+            # It may be attached already, even by who has waited with this one.
+            for other, (one, _) in [*self._streams.items()]:
+                if one is found:
+                    self._detach(link, other)
+            if found.is_settling:
+                found.when_settled(attach, REATTACH_TIMEOUT)
+                return
             self._last_stream += 1
             stream = self._last_stream
             received = found.memo.received if number is None else number
             answer(stream=stream, received=received, last=kept.ring.next - 1)
             self._streams[stream] = (found, link)
-            found.attach(Stream(stream, kept.ring.reader(received + 1), link.send), connection)
+            reader = kept.ring.reader(received + 1)
+            found.attach(Stream(stream, reader, link.send, self._loop.call_later), connection)
 
-        found.when_settled(attach, REATTACH_TIMEOUT)
+        attach()
 
     def _detach(self, link: Link, stream: int) -> None:
         attached = self._streams.pop(stream, None)

@@ -6,10 +6,11 @@ while. The server hears the kernel too. What it has heard and the ring has not i
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 
 from .messages import HEADER, PARENT, identity, message_id
-from .protocol import Channel, Record, unpack_records
+from .protocol import Channel, ProtocolError, Record, unpack_records
 from .ring import Ring
 
 TAIL = 4 << 20
@@ -42,7 +43,6 @@ class Splice:
             name = identity(frames)
             if name in heard:
                 # What was fed until here came before the keeper listened.
-                self._fed.clear()
                 return found + self.give_up()
             if name not in self._known:
                 self._known.add(name)
@@ -71,6 +71,7 @@ class Splice:
     def give_up(self) -> list[Frames]:
         """Go on with what the keeper hears, although it is not known what came before."""
         self.has_met = True
+        self._fed.clear()
         found, self._heard = self._heard, []
         return found
 
@@ -97,7 +98,8 @@ def asked_of(ring: Ring) -> set[str]:
 
 
 def tail_of(ring: Ring) -> Iterator[Record]:
-    """Yield the last messages of a ring."""
+    """Yield the last messages of a ring, as far as they can be read."""
     reader = ring.reader(ring.number_at(TAIL))
-    while data := reader.read(1 << 20):
-        yield from unpack_records(data)
+    with contextlib.suppress(OSError, ProtocolError):
+        while data := reader.read(1 << 20):
+            yield from unpack_records(data)

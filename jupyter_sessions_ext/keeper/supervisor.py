@@ -152,7 +152,7 @@ class Supervisor:
     def forget(self, kernel_id: str, *, has_transcript: bool) -> None:
         """Have a kernel that has ended recorded no more.
 
-        :param has_transcript: what is recorded is kept: see :func:`.recording.trim_rings`
+        :param has_transcript: what is recorded is kept: see :mod:`.kernels.logs`
         """
         self._backlogs.pop(kernel_id, None)
         self._feeding.discard(kernel_id)

@@ -39,6 +39,7 @@ class Listener:
         self._mapping = mapping
         self._kernel = kernel
         self._heard = heard
+        self._kernel_id = kernel.kernel_id
         self._record_activity = stream._recv_callback
         self._socket = stream.socket
         self._loop: IOLoop = stream.io_loop
@@ -98,7 +99,7 @@ class Listener:
             frames = frames_of(message)
             if not frames or is_private(frames):  # the keeper's questions are no activity
                 continue
-            self._heard(frames)
+            self._safely(self._heard, frames)
             if b'"status"' in frames[HEADER]:
                 self._recent.append(frames[HEADER])
                 # That a cell has begun is of no interest any more when it has ended.
@@ -125,4 +126,11 @@ class Listener:
         )
 
     def _record(self, frames: list[bytes]) -> None:
-        self._record_activity([DELIMITER, *frames])
+        self._safely(self._record_activity, [DELIMITER, *frames])
+
+    def _safely(self, take: Callable[[list[bytes]], object], frames: list[bytes]) -> None:
+        """Take a message; what is wrong with it is logged: those that follow are heard."""
+        try:
+            take(frames)
+        except Exception:
+            self._kernel.log.exception("A message of kernel %s is no activity", self._kernel_id)

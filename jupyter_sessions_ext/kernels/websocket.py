@@ -283,31 +283,37 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
         if self._early is not None:
             self._early.append(records)
             return
-        own = self.session.bsession
-        for record in unpack_records(records):
-            self._last = record.number
-            stream = self.channels.get(_NAMES[record.channel])
-            if stream is not None and record.client in (b"", own):
-                if self._missed is not None:
-                    self._tell_missed(record)
-                self._pass_on(stream, record)
-                if record.number > self._replayed and b'"status"' in record.frames[HEADER]:
-                    self.multi_kernel_manager.shown(self.kernel_id, record.frames[HEADER])
+        try:
+            for record in unpack_records(records):
+                self._last = record.number
+                self._take(record)
+        finally:
+            self._unacknowledged += len(records)
+            if self._unacknowledged >= _PASS_ON:
+                self._acknowledge_when_written()
+
+    def _take(self, record: Record) -> None:
+        try:
+            if record.client in (b"", self.session.bsession):
+                self._pass_on(record)
             if not self._has_state and record.number >= self._replayed:
                 self._send_state(record)
-        self._unacknowledged += len(records)
-        if self._unacknowledged >= _PASS_ON:
-            self._acknowledge_when_written()
-
-    def _pass_on(self, stream: KeptStream, record: Record) -> None:
-        self._current = record
-        try:
-            if stream.callback is not None:
-                stream.callback(stream, [DELIM, *record.frames])
         except Exception:
             self.log.exception("A message of kernel %s is not passed on", self.kernel_id)
+
+    def _pass_on(self, record: Record) -> None:
+        stream = self.channels.get(_NAMES[record.channel])
+        if stream is None or stream.callback is None:
+            return
+        if self._missed is not None:
+            self._tell_missed(record)
+        self._current = record
+        try:
+            stream.callback(stream, [DELIM, *record.frames])
         finally:
             self._current = None
+        if record.number > self._replayed and b'"status"' in record.frames[HEADER]:
+            self.multi_kernel_manager.shown(self.kernel_id, record.frames[HEADER])
 
     def _acknowledge_when_written(self) -> None:
         size, self._unacknowledged = self._unacknowledged, 0
