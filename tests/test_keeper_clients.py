@@ -83,6 +83,17 @@ def test_the_server_is_told_of_each_message_that_came_also_of_what_is_none(known
     assert known.client.unconfirmed == 7
 
 
+@pytest.mark.parametrize("channel", [Channel.SHELL, Channel.CONTROL])
+def test_a_reply_is_waited_for_until_it_is_there(known: Known, channel: Channel) -> None:
+    known.client.send(channel, WHOLE)
+    assert [*known.client.memo.pending] == ["a"]
+    known.client.detach()
+    known.client.replied(Channel.STDIN, [[b"s", b"{}", HEADER, b"{}", b"{}"]])
+    assert not known.client.is_away
+    known.client.replied(channel, [[b"s", b"{}", HEADER, b"{}", b"{}"]])
+    assert known.client.is_away
+
+
 def test_whatever_a_client_had_sent_it_is_let_go_of_and_may_come_back(known: Known) -> None:
     text = '{"header": {}, "parent_header": {}, "metadata": {}, "content": {}}'
     sent = ABNF.create_frame(text, ABNF.OPCODE_TEXT).format()
@@ -248,3 +259,19 @@ def test_a_process_is_not_ended_any_more_when_it_was_let_go_of(
         assert child.poll() is None
         child.communicate(b"\n")
     assert child.returncode == 0
+
+
+def test_what_was_replied_to_is_known_though_its_keeper_could_not_note_it(
+    tmp_path: Path, context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zmq, "Context", lambda _: context)
+    kept = kernels(tmp_path)
+    kernel = kept.keep("kernel", is_new=True, is_fed=False)
+    memo = kept.client(kernel, b"client").memo
+    memo.asks("replied", "name")
+    memo.asks("open", "name")
+    reply = [b"s", b'{"msg_type": "execute_reply"}', b'{"msg_id": "replied"}', b"{}", b"{}"]
+    kernel.record([(Channel.SHELL, b"client", reply)])
+    successor = kernels(tmp_path).keep("kernel", is_new=False, is_fed=False)
+    successor.finish_pending()
+    assert [*successor.clients[b"client"].memo.pending] == ["open"]

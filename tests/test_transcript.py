@@ -22,7 +22,7 @@ from nbclient import NotebookClient
 from nbconvert.preprocessors import CoalesceStreamsPreprocessor
 from servers import CellError, Home, Server, wait_until
 
-from jupyter_sessions_ext.kernels.logs import trim_rings
+from jupyter_sessions_ext.kernels.logs import rings_in, trim_rings
 from jupyter_sessions_ext.models import now
 
 PATH = "work/Übung 1.ipynb"
@@ -285,7 +285,7 @@ def test_that_of_a_kernel_that_has_ended_stays_with_its_session(recorded: Record
     path = f"/sessions/{session['id']}"
     assert recorded.admin.ask("DELETE", path).status_code == 204
     others = {path.name for path in ring.parent.iterdir()} - {ring.name}
-    trim_rings(ring.parent, others, set(), 1 << 30)  # as is done once a minute
+    trim_rings(rings_in(ring.parent), others, set(), 1 << 30)  # as is done once a minute
     assert not ring.exists()
 
 
@@ -297,7 +297,7 @@ def test_rings_are_removed_when_nobody_wants_them_any_more(tmp_path: Path) -> No
     long_ago = time.time() - 8 * 24 * 3600
     for name in ("running", "old"):
         os.utime(tmp_path / f"kernel-{name}" / "1.ring", (long_ago, long_ago))
-    trim_rings(tmp_path, {"kernel-running"}, {"kernel-wanted", "kernel-old"}, 1 << 30)
+    trim_rings(rings_in(tmp_path), {"kernel-running"}, {"kernel-wanted", "kernel-old"}, 1 << 30)
     assert {path.name for path in tmp_path.iterdir()} == {"kernel-running", "kernel-wanted"}
 
 
@@ -309,7 +309,7 @@ def test_rings_of_kernels_that_have_ended_give_way_the_oldest_first(tmp_path: Pa
         (folder / "1.ring").write_bytes(bytes(100))
         os.utime(folder / "1.ring", (time.time() - age, time.time() - age))
     everyone = {f"kernel-{name}" for name in names}
-    trim_rings(tmp_path, {"kernel-running"}, everyone, 250)
+    trim_rings(rings_in(tmp_path), {"kernel-running"}, everyone, 250)
     left = {path.name for path in tmp_path.iterdir()}
     assert left == {"kernel-running", "kernel-third"}
 

@@ -37,7 +37,10 @@ SETTLE_TIMEOUT = 30.0
 _MOST_SEEN = 2 * MOST_PENDING
 """Requests that are known to have been forwarded, the latest."""
 
-_CHANNELS = (Channel.SHELL, Channel.STDIN, Channel.CONTROL)
+REPLYING = (Channel.SHELL, Channel.CONTROL)
+"""Channels on which a kernel replies to requests."""
+
+_CHANNELS = (*REPLYING, Channel.STDIN)
 
 
 class Connected(NamedTuple):
@@ -166,7 +169,7 @@ class Client:
             if asked in self._seen:
                 return
             remember(self._seen, asked, _MOST_SEEN)
-            if channel is Channel.SHELL and (kind or "").endswith("_request"):
+            if channel in REPLYING and (kind or "").endswith("_request"):
                 self.memo.asks(asked, self._name)
         receiver = self._sockets[self._name][channel]
         with contextlib.suppress(zmq.Again):
@@ -179,7 +182,7 @@ class Client:
     def replied(self, channel: Channel, found: Sequence[Sequence[bytes]]) -> None:
         """Record what the kernel has sent to this client alone."""
         had = len(self.memo.pending)
-        if channel is Channel.SHELL:  # a question on stdin is no reply yet
+        if channel in REPLYING:  # a question on stdin is no reply yet
             for frames in found:
                 self.memo.pending.pop(message_id(frames[PARENT]) or "", None)
         self._record([(channel, self.memo.client, frames) for frames in found])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import zmq
 
-from .client import Client
+from .client import REPLYING, Client
 from .endpoint import Endpoint
 from .finish import Finisher, IdleWatch
 from .loop import Loop, Receiver
@@ -17,10 +17,12 @@ from .messages import (
     CONTENT,
     DELIMITER,
     HEADER,
+    PARENT,
     Connection,
     frames_of,
     identity,
     is_private,
+    message_id,
 )
 from .process import KernelProcess
 from .protocol import Channel
@@ -168,13 +170,21 @@ class Kernel:
 
     def finish_pending(self) -> None:
         """See to it that what clients of another keeper have asked is replied to."""
+        tail = [*tail_of(self.ring)]
+        for record in tail:  # a keeper may end between a reply and its note of it
+            if record.channel in REPLYING:
+                self._forget_pending(message_id(record.frames[PARENT]))
         finisher = Finisher(self.loop, [*self.clients.values()], self._sign)
-        for record in tail_of(self.ring):
+        for record in tail:
             if record.channel is Channel.IOPUB:
                 finisher.see(record.frames)
         self._finisher = finisher
         if begun := finisher.begun:
             self.endpoint.ask(lambda: finisher.end(begun))
+
+    def _forget_pending(self, asked: str | None) -> None:
+        for client in self.clients.values():
+            client.memo.pending.pop(asked or "", None)
 
     @property
     def is_fed(self) -> bool:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from jupyter_client.kernelspec import KernelSpecManager
@@ -53,13 +53,15 @@ class LogKeeper:
     async def _look(self) -> None:
         place = self._workspace.place
         if place is not None:
+            # Before it is known which kernels there are: one may be started meanwhile.
+            rings = await asyncio.to_thread(rings_in, place.keeper / RINGS)
             registry = self._workspace.registry
             known = {place.log_file(kernel_id).name for kernel_id in registry.kernels}
             await asyncio.to_thread(trim, place.folder / "logs", known)
             wanted = {s.kernel_id for s in registry.sessions.values() if s.kernel_id}
             await asyncio.to_thread(
                 trim_rings,
-                place.keeper / RINGS,
+                rings,
                 {folder_name(kernel_id) for kernel_id in registry.kernels},
                 {folder_name(kernel_id) for kernel_id in wanted},
                 self._workspace.journal_total,
@@ -80,7 +82,12 @@ def trim(folder: Path, known: set[str]) -> None:
                 log.unlink()
 
 
-def trim_rings(folder: Path, kept: set[str], wanted: set[str], total: int) -> None:
+def rings_in(folder: Path) -> list[Path]:
+    """Return the folders with what kernels have sent."""
+    return [*folder.glob("kernel-*")]
+
+
+def trim_rings(rings: Sequence[Path], kept: set[str], wanted: set[str], total: int) -> None:
     """Remove what kernels have sent that are gone: when no session is left, or after some days.
 
     Sooner, and the oldest first, if it is too much together with what the others have sent.
@@ -90,7 +97,7 @@ def trim_rings(folder: Path, kept: set[str], wanted: set[str], total: int) -> No
     :param total: bytes
     """
     gone = []
-    for ring in folder.glob("kernel-*"):
+    for ring in rings:
         with contextlib.suppress(OSError):
             files = [file.stat() for file in ring.iterdir()]
             size = sum(file.st_size for file in files)
