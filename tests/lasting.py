@@ -142,7 +142,7 @@ def assert_whole(client: LastingClient, request: str, count: int, timeout: float
     assert numbers == [str(i) for i in range(count)], f"{place}: {numbers[place : place + 20]}"
     assert len(client.of(request, "execute_reply")) == 1
     states = [m["content"]["execution_state"] for m in client.of(request, "status")]
-    assert states == ["busy", "idle"]
+    assert states == ["busy", "idle"], states
 
 
 def until_printed(client: LastingClient, request: str, count: int) -> None:
