@@ -7,6 +7,7 @@ from typing import Any
 from jupyter_server.serverapp import ServerApp
 from tornado.netutil import bind_sockets
 
+from .connections import hold_connections
 from .keeper.takeover import free_port, take_port
 from .kernels.recording import RecordingMixin
 
@@ -38,7 +39,10 @@ def keep_port_open(server: ServerApp, mapping: RecordingMixin) -> None:
             return bool(bind())  # it says what is wrong
         server.http_server.add_sockets(sockets)
         if workspace.keeps_kernels:
-            mapping.keeper.hold_port((server.ip, server.port), sockets)
+            requests = hold_connections(
+                server.http_server, mapping.keeper, lambda: getattr(server, "_stopping", False)
+            )
+            mapping.keeper.hold_port((server.ip, server.port), sockets, requests)
         return True
 
     for name, method in zip(_REPLACED, (find_port, bind_port), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from datetime import timedelta
@@ -49,6 +50,20 @@ class CullHandler(APIHandler):
         self.set_status(204)
 
 
+class WaitHandler(APIHandler):
+    """GET and POST leave a sign that they have begun, and wait for another; then tell the pid."""
+
+    @web.authenticated
+    async def get(self) -> None:
+        sign = self.get_argument("sign")
+        os.close(os.open(f"{sign}.begun", os.O_CREAT))
+        while not os.path.exists(sign):  # noqa: ASYNC110, ASYNC240 - another process makes it
+            await asyncio.sleep(0.01)
+        self.finish(json.dumps(os.getpid()) + " " * int(self.get_argument("size", "0")))
+
+    post = get
+
+
 class RoutesHandler(APIHandler):
     """GET tells which handler of which module the server has for which pattern."""
 
@@ -70,5 +85,8 @@ def _jupyter_server_extension_points() -> list[dict[str, Any]]:
 
 def _load_jupyter_server_extension(serverapp: ServerApp) -> None:
     path = url_path_join(serverapp.base_url, r"/test/cull/([^/]+)")
+    wait = url_path_join(serverapp.base_url, "/test/wait")
     routes = url_path_join(serverapp.base_url, "/test/routes")
-    serverapp.web_app.add_handlers(".*$", [(path, CullHandler), (routes, RoutesHandler)])
+    serverapp.web_app.add_handlers(
+        ".*$", [(path, CullHandler), (routes, RoutesHandler), (wait, WaitHandler)]
+    )

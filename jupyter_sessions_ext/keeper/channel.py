@@ -98,6 +98,11 @@ class ServerLink:
         if len(self._unsent) == 1:
             self._flush()
 
+    @property
+    def is_held_up(self) -> bool:
+        """Whether the keeper takes nothing at present."""
+        return bool(self._unsent)
+
     def _flush(self) -> None:
         try:
             while self._unsent:

@@ -39,6 +39,8 @@ class Link:
         self._unpacker = Unpacker()
         self._unsent: deque[memoryview] = deque()
         self._files: deque[int] = deque()
+        self.process = process_of(connection)
+        """The id of the process at the other end; None: it is not known."""
         self.is_open = True
         connection.setblocking(False)
         loop.watch(connection, self._ready)
@@ -118,6 +120,15 @@ class Link:
                 with contextlib.suppress(OSError):
                     os.close(file)
             self._ended(self, reason)
+
+
+def process_of(connection: socket.socket) -> int | None:
+    """Return the id of the process at the other end of a unix socket; None: it is not told."""
+    if not hasattr(socket, "SO_PEERCRED"):
+        return None
+    size = struct.calcsize("3i")
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    return struct.unpack("3i", credentials)[0] or None
 
 
 def user_of(connection: socket.socket) -> int:

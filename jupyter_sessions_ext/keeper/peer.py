@@ -36,6 +36,12 @@ def tcp_info(connection: socket.socket) -> bytes | None:
     return None
 
 
+def bytes_acknowledged(info: bytes) -> int:
+    """Return how many bytes of what a connection was written have arrived."""
+    acknowledged: int = struct.unpack_from("<Q", info, _ACKED)[0]
+    return acknowledged
+
+
 def bytes_received(info: bytes) -> int:
     """Return how many bytes came on a connection, of which :func:`tcp_info` told."""
     received: int = struct.unpack_from("<Q", info, _RECEIVED)[0]
@@ -87,7 +93,7 @@ class Peer:
         """Ask the system about the connection; see :func:`tcp_info`."""
         info = tcp_info(self._socket)
         if info is not None:
-            self._size = struct.unpack_from("<Q", info, _ACKED)[0]
+            self._size = bytes_acknowledged(info)
         return info
 
     @property

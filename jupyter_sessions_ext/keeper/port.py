@@ -57,6 +57,14 @@ class HeldPort:
         """Whether it is open."""
         return self._port is not None and bool(self._port.sockets)
 
+    @property
+    def address(self) -> tuple[int, tuple[str, int]] | None:
+        """Family and address on which the next server will listen; None: it is not held."""
+        if self._port is None or not self._port.sockets:
+            return None
+        listener = self._port.sockets[0]
+        return listener.family, listener.getsockname()
+
     def hold(self, link: Link, answer: object, host: str, port: int, count: int) -> dict[str, Any]:
         """Hold the sockets that came with this call."""
         files = [link.take_file() for _ in range(count)]

@@ -13,7 +13,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-VERSION = 1
+VERSION = 2
 """Of what is said; a server replaces a keeper of another one.
 
 For that, packets of JSON and the calls ``hello`` and ``retire`` must stay as they are; and so must

@@ -84,7 +84,8 @@ class Supervisor:
         self._feeds: dict[int, Feed] = {}
         self._backlogs: dict[str, Backlog] = {}
         self._feeding: set[str] = set()
-        self._port: tuple[tuple[str, int], Sequence[socket.socket]] | None = None
+        self._port: tuple[tuple[str, int], Sequence[socket.socket], int | None] | None = None
+        self._held: dict[int, socket.socket] = {}
         self._link: ServerLink | None = None
         self._connecting: asyncio.Task[ServerLink] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -167,21 +168,53 @@ class Supervisor:
 
     # ------------------------------------------------------------------ the port
 
-    def hold_port(self, address: tuple[str, int], sockets: Sequence[socket.socket]) -> None:
-        """Have the port that the server listens on stay open when the server is gone."""
-        self._port = address, sockets
+    def hold_port(
+        self, address: tuple[str, int], sockets: Sequence[socket.socket], requests: int | None
+    ) -> None:
+        """Have the port that the server listens on stay open when the server is gone.
+
+        :param requests: the descriptor of :class:`.requests.Requests`, if there is one
+        """
+        self._port = address, sockets, requests
         if self._link is not None:
             self._tell_port(self._link)
 
     def _tell_port(self, link: ServerLink) -> None:
         if self._port is None:
             return
-        (host, port), sockets = self._port
-        if all(listener.fileno() >= 0 for listener in sockets):  # else the server is being stopped
-            files = [os.dup(listener.fileno()) for listener in sockets]
-            link.call("hold_port", files, host=host, port=port, count=len(files)).add_done_callback(
-                self._answered
-            )
+        (host, port), sockets, requests = self._port
+        if any(listener.fileno() < 0 for listener in sockets):  # the server is being stopped
+            return
+        files = [os.dup(listener.fileno()) for listener in sockets]
+        if requests is not None:
+            files.append(os.dup(requests))
+        link.call(
+            "hold_port",
+            files,
+            host=host,
+            port=port,
+            count=len(sockets),
+            notes_requests=requests is not None,
+        ).add_done_callback(self._answered)
+        for place in self._held:
+            self._tell_held(link, place)
+
+    def hold(self, place: int, connection: socket.socket) -> None:
+        """Have a client's connection held, see :mod:`.requests`."""
+        self._held[place] = connection
+        if self._link is not None:
+            self._tell_held(self._link, place)
+
+    def _tell_held(self, link: ServerLink, place: int) -> None:
+        if self._port is not None and not link.is_held_up:  # descriptors would pile up
+            with contextlib.suppress(OSError):
+                file = os.dup(self._held[place].fileno())
+                link.send(pack_json(Kind.NOTE, op="hold", place=place), [file])
+
+    def let_go(self, place: int) -> None:
+        """Have a connection held no more: it has ended, or others look after it."""
+        del self._held[place]
+        self._note("let_go", place=place)
 
     def close_port(self) -> None:
         """Have the port closed with the server."""
