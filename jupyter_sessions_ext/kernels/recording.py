@@ -14,7 +14,7 @@ from tornado.ioloop import IOLoop
 
 from ..keeper.supervisor import Supervisor
 from ..workspace import Workspace
-from .activity import SETTLE_TIMEOUT, ActivityMixin
+from .activity import ActivityMixin
 from .listener import Listener
 
 MOST_WAITING = 100_000
@@ -22,6 +22,9 @@ MOST_WAITING = 100_000
 
 DOUBT_TIMEOUT = 1.0
 """Seconds after which it is doubted that a kernel is busy that the keeper has heard to be idle."""
+
+_CATCH_UP_TIMEOUT = 1.0
+"""Seconds for which it is waited for a message that a client has got already; it may be lost."""
 
 _LOOK_INTERVAL = 0.001
 """Seconds between looks at whether a message has come that a client has got already."""
@@ -165,7 +168,7 @@ class RecordingMixin(ActivityMixin):
     async def catch_up(self) -> None:
         """Know of kernels what clients do, who may hear of it some moments before."""
         self.hear()
-        deadline = time.monotonic() + SETTLE_TIMEOUT
+        deadline = time.monotonic() + _CATCH_UP_TIMEOUT
         while behind := [one for one in self._listeners.values() if one.is_behind]:
             if time.monotonic() > deadline:
                 for listener in behind:
