@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,14 @@ def shared(started: Server) -> Server:
 def finishes(client: LastingClient, code: str = "print(0)") -> None:
     """Check that a client can have a cell run as ever, which prints 0."""
     assert_whole(client, client.execute(code), 1)
+
+
+def is_open(port: int) -> bool:
+    """Tell whether somebody listens on a port."""
+    with suppress(ConnectionError):
+        socket.create_connection(("127.0.0.1", port), 5).close()
+        return True
+    return False
 
 
 def keeper_folder(home: Home) -> Path:

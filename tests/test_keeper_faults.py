@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from contextlib import ExitStack, closing, contextmanager, suppress
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -15,7 +16,15 @@ import pytest
 from clients import new_session, sessions
 from disks import fill, small_disk
 from homes import kernel_process
-from kept import ask_keeper, finishes, keeper_folder, keeper_log, no_keeper, suspended
+from kept import (
+    ask_keeper,
+    finishes,
+    is_open,
+    keeper_folder,
+    keeper_log,
+    no_keeper,
+    suspended,
+)
 from lasting import PRINTS, LastingClient, assert_whole, until_printed
 from messages import execute_request
 from servers import Home, Server, end_keepers, keepers, kernel_processes, wait_until
@@ -58,6 +67,41 @@ def test_without_a_keeper_cells_run_and_kernels_restart_over_the_connection_that
         wait_until(lambda: client.connections == 2, 20, "the first client was back")
         finishes(client)
     assert before in transcript(shared, session["id"])
+
+
+HIDES = """
+import signal
+from __main__ import kernel
+iopub = kernel._sockets["iopub"]
+url = iopub.LAST_ENDPOINT
+signal.signal(signal.SIGUSR1, lambda *_: iopub.unbind(url))
+signal.signal(signal.SIGUSR2, lambda *_: iopub.bind(url))
+"""
+"""A minimal kernel is heard by nobody after one signal, and after the other by all again."""
+
+
+def test_what_a_client_sends_while_it_goes_on_without_a_keeper_waits_until_the_kernel_is_heard(
+    shared: Server,
+) -> None:
+    home = shared.home
+    minimal_kernel.install(home)
+    kernel_id = shared.post("/api/kernels", {"name": "minimal"}).json()["id"]
+    info = json.loads((home.runtime_dir / f"kernel-{kernel_id}.json").read_text())
+    with LastingClient(shared, kernel_id) as client:
+        finishes(client)
+        shared.execute(kernel_id, HIDES)
+        kernel = kernel_process(home, kernel_id)
+        kernel.send_signal(signal.SIGUSR1)
+        wait_until(lambda: not is_open(info["iopub_port"]), 10, "it is not heard")
+        with no_keeper(home):
+            said = f"Kernel {kernel_id} is connected to without its keeper"
+            wait_until(lambda: said in shared.log, 20, "the client went on")
+            request = client.execute("print(0)")
+            for _ in range(3):  # what came before is handled then
+                shared.get("/api")
+            kernel.send_signal(signal.SIGUSR2)
+            assert_whole(client, request, 1)
+    assert shared.delete(f"/api/kernels/{kernel_id}").status_code == 204
 
 
 def is_heard(client: LastingClient) -> bool:

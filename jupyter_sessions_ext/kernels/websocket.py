@@ -182,17 +182,38 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
                 await asyncio.sleep(attempt * _ATTEMPT_INTERVAL)
 
     async def _go_without(self) -> None:
-        """Be connected as without a keeper: what is sent meanwhile is lost with the server."""
+        """Be connected as without a keeper: what is sent meanwhile is lost with the server.
+
+        What the client sends waits until the kernel is heard: else what comes of it is missed.
+        """
         self._is_kept = False
         self.detach()
+        await self.multi_kernel_manager.catch_up()  # it is not waited for one that is busy
         if self._is_over:
             return
-        super().create_stream()
-        await super().nudge()
-        for stream in self.channels.values():
+        kept, self.channels = self.channels, {}
+        try:
+            super().create_stream()
+            nudged = super().nudge()
+        finally:
+            direct, self.channels = self.channels, kept
+        try:
+            await nudged
+        finally:
+            self._go_direct(direct)
+
+    def _go_direct(self, channels: dict[str, Any]) -> None:
+        """Have the kernel's own channels in place of the keeper's."""
+        if self._is_over:
+            for stream in channels.values():
+                stream.close()
+            return
+        self.channels = channels
+        for stream in channels.values():
             stream.on_recv_stream(self.handle_outgoing_message)
         for waiting in self._unconfirmed:
-            self.channels[waiting.channel].send_multipart(waiting.frames)
+            channels[waiting.channel].send_multipart(waiting.frames)
+        self._unconfirmed.clear()
 
     def begin(self) -> None:
         """Pass on what has come while the client was being connected, when that is done."""
