@@ -203,6 +203,22 @@ def test_a_keeper_whose_socket_is_deleted_is_found_to_be_gone_and_replaced(
         assert len(keepers(home)) == 1
 
 
+def test_a_keeper_whose_lock_is_deleted_makes_it_anew_and_goes_on(
+    home: Home, server: Server
+) -> None:
+    kernel_id = new_session(server)["kernel"]["id"]
+    with LastingClient(server, kernel_id) as client:
+        request = client.execute(PRINTS.format(count=300))
+        until_printed(client, request, 10)
+        [keeper] = keepers(home)
+        lock = state_folder(home) / "keeper" / "keeper.lock"
+        lock.unlink()
+        server.restart()
+        assert_whole(client, request, 300)
+        assert lock.exists()
+        assert [one.pid for one in keepers(home)] == [keeper.pid]
+
+
 def test_no_request_fails_while_the_server_is_restarted(home: Home, server: Server) -> None:
     kernel_id = new_session(server)["kernel"]["id"]
     server.execute(kernel_id, "x = 1")

@@ -44,6 +44,11 @@ def test_the_port_is_closed_at_once_by_ctrl_c_and_held_after_sigterm(shared: Ser
         os.close(shared.stdin)
         shared.stdin = subprocess.DEVNULL
     shared.start()
+    shared.execute(kernel_id, "pass")  # by then the keeper has the port
+    os.kill(shared.pid, signal.SIGINT)  # without a terminal
+    wait_until(lambda: not shared.running, 15, "the server had ended")
+    wait_until(lambda: not is_open(shared.port), 2, "the port was closed")
+    shared.start()
     shared.execute(kernel_id, "x += 1")  # by then the keeper has the port
     shared.terminate()
     assert is_open(shared.port)

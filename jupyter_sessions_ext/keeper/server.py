@@ -65,6 +65,7 @@ class Keeper:
 
     def __init__(self, folder: Path, lock: int) -> None:
         self._folder = folder
+        self._opened = os.open(folder, os.O_RDONLY)
         self._lock = lock
         self._loop = Loop(log)
         self._kernels = Kernels(
@@ -202,12 +203,25 @@ class Keeper:
 
     def _look_at_folder(self) -> None:
         """End without a word when the folder was removed: the next server keeps all elsewhere."""
-        if os.fstat(self._lock).st_nlink == 0:
+        if os.fstat(self._opened).st_nlink == 0:
             log("the folder is gone")
+            self._loop.stop()
+        elif not self._has_lock():
+            log("there is another keeper")
             self._loop.stop()
         elif self._server is None:
             seconds = LOOK_INTERVAL if self._port.is_held else 100 * LOOK_INTERVAL
             self._loop.call_later(seconds, self._look_at_folder)
+
+    def _has_lock(self) -> bool:
+        """Tell whether this is the folder's keeper; a lock file that was removed is made anew."""
+        if os.fstat(self._lock).st_nlink == 0:
+            lock = lock_in(self._folder)
+            if lock is None:
+                return False
+            os.close(self._lock)
+            self._lock = lock
+        return True
 
     def _reap(self) -> None:
         reason = f"no server came back for it in {self._orphan_timeout:.0f} s"
@@ -477,17 +491,26 @@ class Keeper:
         }
 
 
+def lock_in(folder: Path) -> int | None:
+    """Lock the file that a folder's keeper has locked, and return it; None: there is a keeper."""
+    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        # Not flock: of this lock the system tells who has it. The file is opened here only.
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
+
+
 def main(folder: Path) -> int:
     """Run a keeper, unless there is one already."""
     os.umask(0o077)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGUSR1):
         signal.signal(ignored, signal.SIG_IGN)
-    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        # Not flock: of this lock the system tells who has it. The file is opened here only.
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
-    except OSError:
+    lock = lock_in(folder)
+    if lock is None:
         return 0
     with contextlib.suppress(ValueError, OSError):
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

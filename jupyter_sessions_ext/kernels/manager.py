@@ -83,8 +83,7 @@ class DurableMappingMixin(RecordingMixin):
             if self._adopted:
                 # It runs as soon as the loop does, under any application.
                 IOLoop.current().add_callback(self._probe, list(self._adopted))
-        if not self._keeps_on_stop:
-            atexit.register(self._end_at_exit)
+        atexit.register(self._end_at_exit)
 
     def __bool__(self) -> bool:
         # ServerApp.cleanup_kernels skips shutdown_all for a manager that is falsy when empty.
@@ -387,10 +386,14 @@ class DurableMappingMixin(RecordingMixin):
         await self.workspace.stopped()
 
     def _end_at_exit(self) -> None:
-        """End kernels that are not to be kept where the server ends without ``shutdown_all``.
+        """Do what must be done where the server ends without ``shutdown_all``.
 
-        So it does at Ctrl-C without a terminal. Stock kernels would notice that it is gone.
+        So it does at Ctrl-C without a terminal. The port is closed, and kernels that are not to be
+        kept are ended: stock ones would notice that the server is gone.
         """
+        self.close_port_unless_restarted()
+        if self._keeps_on_stop:
+            return
         ending = self._recorded()
         self.workspace.commit_now(
             Change(kernels=tuple(replace(k, phase=KernelPhase.STOPPING) for k in ending))

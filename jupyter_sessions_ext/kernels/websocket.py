@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
 import zmq
 from jupyter_client.jsonutil import json_default
@@ -372,6 +373,8 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
         """
         message = self.session.msg(kind, content=content, parent=parent)
         message["header"]["session"] = json.loads(record.frames[HEADER])["session"]
+        # The session begins to count again with each connection.
+        message["header"]["msg_id"] = message["msg_id"] = uuid4().hex
         if self.subprotocol == _V1:
             data = serialize_msg_to_ws_v1(message, "iopub", self.session.pack)
             self.write_message(data, binary=True)
