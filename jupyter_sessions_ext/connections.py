@@ -6,23 +6,29 @@ import contextlib
 import os
 import socket
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from tornado.httpserver import HTTPServer
+from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
-from .keeper.requests import MOST, PLACES, Requests
+from .keeper.requests import MOST, PLACES, Begun, Requests
 from .keeper.supervisor import Supervisor
 
 _UPGRADE = b"\r\nupgrade:"
+_NEW = Begun(written=0, start=0, size=0, data=b"", is_repeated=False)
 
 
 def hold_connections(
-    server: HTTPServer, keeper: Supervisor, is_stopping: Callable[[], bool]
+    server: HTTPServer,
+    keeper: Supervisor,
+    left: Iterable[tuple[socket.socket, Begun]],
+    is_stopping: Callable[[], bool],
 ) -> int | None:
     """Have the keeper hold a server's connections: what is asked on one gets its answer.
 
+    :param left: those that the last server had
     :param is_stopping: tells whether the server closes them because it is stopped
     :returns: the descriptor of the memory for what is asked; None: this system has no such memory
     """
@@ -33,10 +39,23 @@ def hold_connections(
 
     def handle_stream(stream: IOStream, address: Any) -> Any:
         if type(stream) is IOStream and places:
-            _Connection(stream, keeper, requests, places, is_stopping)
+            _Connection(stream, keeper, requests, places, is_stopping, _NEW)
         return handle(stream, address)
 
+    def go_on() -> None:
+        for connection, begun in left:
+            with contextlib.suppress(OSError):
+                address = connection.getpeername()
+                stream = IOStream(
+                    connection,
+                    max_buffer_size=server.max_buffer_size,
+                    read_chunk_size=server.read_chunk_size,
+                )
+                _Connection(stream, keeper, requests, places, is_stopping, begun)
+                handle(stream, address)
+
     server.handle_stream = handle_stream  # type: ignore[method-assign]
+    IOLoop.current().add_callback(go_on)
     return requests.file
 
 
@@ -44,6 +63,7 @@ class _Connection:
     """One of them, as long as the server answers requests on it.
 
     :param places: those that are free in the memory
+    :param begun: what was on it before
     """
 
     def __init__(
@@ -53,6 +73,7 @@ class _Connection:
         requests: Requests,
         places: deque[int],
         is_stopping: Callable[[], bool],
+        begun: Begun,
     ) -> None:
         self._stream = stream
         self._socket: socket.socket = stream.socket
@@ -61,22 +82,22 @@ class _Connection:
         self._places = places
         self._place = places.popleft()
         self._is_stopping = is_stopping
-        self._taken = self._size = self._written = 0
-        self._requests.begin(self._place, 0, 0)
+        self._before = begun
+        self._again = begun.data
+        """What the last server had taken from the socket, and not answered."""
+        self._taken, self._size, self._written = begun.start, 0, begun.written
+        self._requests.begin(self._place, begun.written, begun.start, bool(begun.data))
         stream.read_from_fd = self._read  # type: ignore[method-assign, assignment]
         stream.close_fd = self._close  # type: ignore[method-assign]
         self._keeper.hold(self._place, self._socket)
 
     def _read(self, buffer: bytearray | memoryview) -> int | None:
-        self._begin_another()
         try:
-            if self._size > MOST:  # there is no more to be noted
-                size = self._socket.recv_into(buffer, len(buffer))
+            if self._again:
+                size = self._read_again(buffer)
             else:
-                size = self._socket.recv_into(buffer, len(buffer), socket.MSG_PEEK)
-                if size:
-                    self._requests.add(self._place, memoryview(buffer)[:size])
-                    self._socket.recv_into(buffer, size)
+                self._begin_another()
+                size = self._receive(buffer)
             self._taken += size
             self._size += size
             if size and self._is_upgrade():
@@ -87,10 +108,28 @@ class _Connection:
         finally:
             del buffer
 
+    def _read_again(self, buffer: bytearray | memoryview) -> int:
+        size = min(len(self._again), len(buffer))
+        buffer[:size] = self._again[:size]
+        self._requests.add(self._place, self._again[:size])
+        self._again = self._again[size:]
+        return size
+
+    def _receive(self, buffer: bytearray | memoryview) -> int:
+        if self._size > MOST:  # there is no more to be noted
+            return self._socket.recv_into(buffer, len(buffer))
+        size = self._socket.recv_into(buffer, len(buffer), socket.MSG_PEEK)
+        if size:
+            with memoryview(buffer) as view, view[:size] as data:
+                self._requests.add(self._place, data)
+            self._socket.recv_into(buffer, size)
+        return size
+
     def _begin_another(self) -> None:
         """Note that the last request is answered, when its answer is written."""
-        written = self._stream._total_write_done_index
-        is_written = self._stream._total_write_index == written
+        done = self._stream._total_write_done_index
+        is_written = self._stream._total_write_index == done
+        written = self._before.written + done
         if self._size and is_written and written > self._written:
             self._size, self._written = 0, written
             self._requests.begin(self._place, written, self._taken)

@@ -13,7 +13,7 @@ from clients import new_session, sessions
 from kept import suspended
 from servers import Server, wait_until
 
-from jupyter_sessions_ext.keeper.requests import MOST, PLACES, Requests
+from jupyter_sessions_ext.keeper.requests import MOST, PLACES, Begun, Requests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +39,9 @@ class Connection(HTTPConnection):
 
 @pytest.fixture
 def connection(shared: Server) -> Iterator[Connection]:
-    """Connect with a server that has a kernel, and whose keeper is there."""
+    """Connect with a server that has one session, and whose keeper is there."""
+    for session in sessions(shared):
+        shared.delete(f"/api/sessions/{session['id']}")
     shared.execute(new_session(shared)["kernel"]["id"], "pass")
     made = Connection(shared)
     yield made
@@ -66,9 +68,11 @@ def test_what_was_being_answered_is_answered_by_the_next_server(
         sign.touch()
         shared.start()
         assert one.answer() == (200, str(shared.pid).encode() + b" " * size)
+        one.ask("GET", wait_path(sign))
+        assert one.answer() == (200, str(shared.pid).encode())
+        one.close()
         sign.unlink()
         begun(sign).unlink()
-        assert one.sock is None  # the connection ends with it
 
 
 def test_what_a_killed_server_had_not_read_is_answered_by_the_next_one(
@@ -116,6 +120,40 @@ def test_what_may_have_been_done_is_not_done_again(
     assert not begun(sign).exists()
 
 
+def test_a_request_of_which_servers_end_is_asked_again_once(
+    shared: Server, connection: Connection, tmp_path: Path
+) -> None:
+    sign, [session] = tmp_path / "never", sessions(shared)
+    connection.ask("GET", wait_path(sign))
+    for _ in range(2):
+        wait_until(begun(sign).exists, 10, "it had begun")
+        begun(sign).unlink()
+        shared.execute(session["kernel"]["id"], "pass")  # by then the keeper has the connection
+        shared.kill()
+        shared.start()
+    assert connection.answer()[0] == 503
+    assert not begun(sign).exists()
+
+
+def test_requests_are_told_to_come_again_while_no_server_comes(
+    shared: Server, connection: Connection, tmp_path: Path
+) -> None:
+    connection.ask("GET", wait_path(tmp_path / "never"))
+    wait_until(begun(tmp_path / "never").exists, 10, "it had begun")
+    idle, gone = Connection(shared), Connection(shared)
+    for one in (idle, gone):
+        one.ask("GET", "/api")
+        assert one.answer()[0] == 200
+    shared.get("/api")  # by then the server waits for another request
+    shared.kill()
+    gone.close()
+    assert connection.answer()[0] == 503
+    idle.ask("GET", "/api")
+    assert idle.answer()[0] == 503
+    idle.close()
+    shared.start()
+
+
 def test_a_connection_ends_when_the_server_ends_it(shared: Server, connection: Connection) -> None:
     request = f"GET /api HTTP/1.1\r\nHost: localhost\r\nAuthorization: token {shared.token}\r\n"
     with socket.create_connection(("127.0.0.1", shared.port), 10) as one:
@@ -144,12 +182,12 @@ def test_what_is_noted_of_a_request_is_what_came_of_it_as_far_as_there_is_room(
 ) -> None:
     for place in (0, PLACES - 1):
         requests.begin(place, 7, 9)
-        assert requests.begun(place) == (7, 9, 0, b"")
+        assert requests.begun(place) == Begun(7, 9, 0, b"", False)
         requests.add(place, b"GET ")
         requests.add(place, memoryview(b"/"))
-        assert requests.begun(place) == (7, 9, 5, b"GET /")
+        assert requests.begun(place) == Begun(7, 9, 5, b"GET /", False)
         requests.add(place, bytes(MOST))
         requests.add(place, b"more")
-        assert requests.begun(place) == (7, 9, MOST + 9, b"GET /" + bytes(MOST - 5))
-        requests.begin(place, 8, 10)
-        assert requests.begun(place) == (8, 10, 0, b"")
+        assert requests.begun(place) == Begun(7, 9, MOST + 9, b"GET /" + bytes(MOST - 5), False)
+        requests.begin(place, 8, 10, is_repeated=True)
+        assert requests.begun(place) == Begun(8, 10, 0, b"", True)

@@ -55,11 +55,13 @@ class Link:
         return self._files.popleft() if self._files else None
 
     def send_files(self, packet: bytes, files: Sequence[int]) -> None:
-        """Send a packet with descriptors, at once: nothing else was sent before.
+        """Send a packet with descriptors, at once: all that was sent before is taken.
 
         :raises OSError: it cannot be sent
         """
-        socket.send_fds(self._socket, [packet], [*files])
+        sent = socket.send_fds(self._socket, [packet], [*files])
+        if sent < len(packet):
+            self.send(packet[sent:])
 
     def send(self, packet: bytes) -> None:
         """Send a packet, now or as soon as it can be."""

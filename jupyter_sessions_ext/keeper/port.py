@@ -19,6 +19,7 @@ RETENTION = 120.0
 """Seconds for which the port is held: then another program may have it."""
 
 _READ_TIMEOUT = 5.0
+_MOST_READ = 16
 _MOST = 200
 """Connections that are answered at once; others wait."""
 
@@ -31,14 +32,35 @@ _PAGE = b"""<!DOCTYPE html>
 </body></html>
 """
 
-_ANSWER = (
-    b"HTTP/1.1 503 Service Unavailable\r\n"
-    b"Content-Type: text/html; charset=utf-8\r\n"
-    b"Cache-Control: no-store\r\n"
-    b"Retry-After: 3\r\n"
-    b"Connection: close\r\n"
-    b"Content-Length: %d\r\n\r\n"
-) % len(_PAGE) + _PAGE
+
+def unavailable(kind: str, text: bytes) -> bytes:
+    """Return an answer with status 503, after which the connection is closed."""
+    head = (
+        "HTTP/1.1 503 Service Unavailable\r\n"
+        f"Content-Type: {kind}; charset=utf-8\r\n"
+        "Cache-Control: no-store\r\n"
+        "Retry-After: 3\r\n"
+        "Connection: close\r\n"
+        f"Content-Length: {len(text)}\r\n\r\n"
+    )
+    return head.encode() + text
+
+
+UNAVAILABLE = unavailable("text/html", _PAGE)
+"""For whatever is asked while there is no server."""
+
+
+def reply(client: socket.socket, answer: bytes) -> None:
+    """Answer and close a connection, whatever has come on it."""
+    with contextlib.suppress(OSError):
+        client.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(_MOST_READ):  # what is not read would make the end a reset
+                if not client.recv(1 << 16):
+                    break
+        client.send(answer)
+        client.shutdown(socket.SHUT_WR)
+    client.close()
 
 
 class HeldPort:
@@ -56,14 +78,6 @@ class HeldPort:
     def is_held(self) -> bool:
         """Whether it is open."""
         return self._port is not None and bool(self._port.sockets)
-
-    @property
-    def address(self) -> tuple[int, tuple[str, int]] | None:
-        """Family and address on which the next server will listen; None: it is not held."""
-        if self._port is None or not self._port.sockets:
-            return None
-        listener = self._port.sockets[0]
-        return listener.family, listener.getsockname()
 
     def hold(self, link: Link, answer: object, host: str, port: int, count: int) -> dict[str, Any]:
         """Hold the sockets that came with this call."""
@@ -169,10 +183,7 @@ class _Port:
 
     def _reply(self, client: socket.socket) -> None:
         """Answer as soon as there is a request, whatever it is."""
-        with contextlib.suppress(OSError):
-            if client.recv(1 << 16):
-                client.send(_ANSWER)
-                client.shutdown(socket.SHUT_WR)
+        reply(client, UNAVAILABLE)
         self._hang_up(client)
 
     def _hang_up(self, client: socket.socket) -> None:

@@ -14,10 +14,10 @@ from typing import Final, NamedTuple
 PLACES: Final = 512
 """Connections of which something can be noted at once."""
 
-MOST: Final = (1 << 14) - 24
+MOST: Final = (1 << 14) - 32
 """Bytes of a request that are noted; of a longer one it is known that it is."""
 
-_HEAD = struct.Struct("<QQQ")
+_HEAD = struct.Struct("<QQQQ")
 _SIZE: Final = PLACES * (_HEAD.size + MOST)
 
 
@@ -32,6 +32,8 @@ class Begun(NamedTuple):
     """Bytes that were received of it; 0: the last was answered."""
     data: bytes
     """The first of them."""
+    is_repeated: bool
+    """Whether a server has ended already while it handled it."""
 
 
 class Requests:
@@ -59,25 +61,29 @@ class Requests:
         self._memory.close()
         os.close(self.file)
 
-    def begin(self, place: int, written: int, start: int) -> None:
-        """Note that what a connection had received until now is answered."""
-        _HEAD.pack_into(self._memory, _offset(place), written, start, 0)
+    def begin(self, place: int, written: int, start: int, is_repeated: bool = False) -> None:
+        """Note that what a connection had received until now is answered.
+
+        :param is_repeated: what comes next was asked before
+        """
+        _HEAD.pack_into(self._memory, _offset(place), written, start, 0, is_repeated)
 
     def add(self, place: int, data: bytes | memoryview) -> None:
         """Note what is about to be taken from a connection's socket."""
         offset = _offset(place)
-        written, start, size = _HEAD.unpack_from(self._memory, offset)
+        written, start, size, is_repeated = _HEAD.unpack_from(self._memory, offset)
         kept = data[: max(MOST - size, 0)]
         at = offset + _HEAD.size + size
         self._memory[at : at + len(kept)] = kept
-        _HEAD.pack_into(self._memory, offset, written, start, size + len(data))
+        _HEAD.pack_into(self._memory, offset, written, start, size + len(data), is_repeated)
 
     def begun(self, place: int) -> Begun:
         """Return what is noted of a connection."""
         offset = _offset(place)
-        written, start, size = _HEAD.unpack_from(self._memory, offset)
+        written, start, size, is_repeated = _HEAD.unpack_from(self._memory, offset)
         at = offset + _HEAD.size
-        return Begun(written, start, size, self._memory[at : at + min(size, MOST)])
+        data = self._memory[at : at + min(size, MOST)]
+        return Begun(written, start, size, data, bool(is_repeated))
 
 
 def _offset(place: int) -> int:

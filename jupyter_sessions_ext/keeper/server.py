@@ -15,6 +15,7 @@ from typing import Any
 
 from .client import Client, Connected
 from .delivery import Delivery
+from .held import HeldConnections
 from .kernel import Kernel
 from .kernels import Kernels, log
 from .link import Link
@@ -34,7 +35,6 @@ from .protocol import (
     ended_file,
     pack_json,
 )
-from .relay import HeldConnections
 from .stream import Stream
 
 LINGER = 5.0
@@ -89,7 +89,7 @@ class Keeper:
         self._has_kept = False
         self._leaving: Timer | None = None
         self._port = HeldPort(self._loop, has_server=lambda: self._server is not None)
-        self._connections = HeldConnections(self._loop, lambda: self._port.address)
+        self._connections = HeldConnections(self._loop)
         self._server_process: KernelProcess | None = None
         self._listener = Listener(folder, self._loop, self._accepted)
         self._calls: dict[str, Callable[..., dict[str, Any] | None]] = {
@@ -101,6 +101,7 @@ class Keeper:
             "retire": self._retire,
             "hold_port": self._hold_port,
             "take_port": self._port.take,
+            "take_connection": self._connections.take,
             "give_up_port": self._port.give_up,
             "ping": lambda *_, **__: {},
         }
@@ -298,6 +299,7 @@ class Keeper:
             self._server.close("there is another server")
         self._server = link
         self._follow_server(link)
+        self._connections.close()
         self._port.leave_to_server()
         self._kernels.set_limits(limit, total)
         self._orphan_timeout = orphan_timeout

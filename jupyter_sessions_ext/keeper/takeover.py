@@ -8,8 +8,9 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from ..host import NAMES_LOCKERS, locker
 from .protocol import (
@@ -23,6 +24,7 @@ from .protocol import (
     ended_file,
     pack_json,
 )
+from .requests import Begun
 
 _TIMEOUT = 5.0
 _RETRY_INTERVAL = 0.02
@@ -78,6 +80,17 @@ def take_port(folder: Path, address: tuple[str, int]) -> list[socket.socket]:
         return []
 
 
+def take_connections(folder: Path) -> Iterator[tuple[socket.socket, Begun]]:
+    """Yield the connections that clients had with the last server, and what it did not answer."""
+    with contextlib.suppress(OSError, ProtocolError), connect(folder, _TIMEOUT) as keeper:
+        while True:
+            about, files = _call(keeper, "take_connection")
+            if not files:
+                break
+            data = about.pop("data").encode("latin-1")
+            yield socket.socket(fileno=files[0]), Begun(data=data, **about)
+
+
 def free_port(folders: Iterable[Path], address: tuple[str, int]) -> None:
     """Have the keepers of other folders give an address up."""
     for folder in folders:
@@ -90,17 +103,25 @@ def _ask(folder: Path, what: str, address: tuple[str, int]) -> list[socket.socke
 
     :raises OSError: it does not answer
     """
-    with _connect_or_call(folder) as connection:
+    with _connect_or_call(folder) as keeper:
         host, port = address
-        connection.sendall(pack_json(Kind.CALL, 1, op=what, host=host, port=port))
-        unpacker, files = Unpacker(), list[int]()
-        while True:
-            data, more, _, _ = socket.recv_fds(connection, 1 << 16, _MOST_SOCKETS)
-            files += more
-            if not data:
-                raise ConnectionResetError("it has ended")
-            if any(unpacker.feed(data)):
-                return [socket.socket(fileno=file) for file in files]
+        return [socket.socket(fileno=file) for file in _call(keeper, what, host=host, port=port)[1]]
+
+
+def _call(keeper: socket.socket, what: str, **more: Any) -> tuple[dict[str, Any], list[int]]:
+    """Return what a keeper answers, and the descriptors that come with that.
+
+    :raises OSError: it does not answer
+    """
+    keeper.sendall(pack_json(Kind.CALL, 1, op=what, **more))
+    unpacker, files = Unpacker(), list[int]()
+    while True:
+        data, more_files, _, _ = socket.recv_fds(keeper, 1 << 16, _MOST_SOCKETS)
+        files += more_files
+        if not data:
+            raise ConnectionResetError("it has ended")
+        for packet in unpacker.feed(data):
+            return packet.body, files
 
 
 def _connect_or_call(folder: Path) -> socket.socket:
