@@ -35,40 +35,47 @@ def hold_connections(
     if not hasattr(os, "memfd_create"):
         return None
     requests, places = Requests.create(), deque(range(PLACES))
-    handle: Any = server.handle_stream
+    handle: Any = server._handle_connection
 
-    def handle_stream(stream: IOStream, address: Any) -> Any:
-        if type(stream) is IOStream and places:
-            _Connection(stream, keeper, requests, places, is_stopping, _NEW)
-        return handle(stream, address)
+    def go_on(connection: socket.socket, address: Any, begun: Begun) -> None:
+        place = places.popleft()
+        keeper.hold(place, connection)  # first of all: the server may be killed at any time
+        stream = IOStream(
+            connection,
+            max_buffer_size=server.max_buffer_size,
+            read_chunk_size=server.read_chunk_size,
+        )
+        _Connection(stream, place, keeper, requests, places, is_stopping, begun)
+        server.handle_stream(stream, address)
 
-    def go_on() -> None:
+    def accepted(connection: socket.socket, address: Any) -> None:
+        if places:
+            go_on(connection, address, _NEW)
+        else:
+            handle(connection, address)
+
+    def go_on_with_all() -> None:
         for connection, begun in left:
             with contextlib.suppress(OSError):
-                address = connection.getpeername()
-                stream = IOStream(
-                    connection,
-                    max_buffer_size=server.max_buffer_size,
-                    read_chunk_size=server.read_chunk_size,
-                )
-                _Connection(stream, keeper, requests, places, is_stopping, begun)
-                handle(stream, address)
+                go_on(connection, connection.getpeername(), begun)
 
-    server.handle_stream = handle_stream  # type: ignore[method-assign]
-    IOLoop.current().add_callback(go_on)
+    server._handle_connection = accepted  # type: ignore[method-assign]
+    IOLoop.current().add_callback(go_on_with_all)
     return requests.file
 
 
 class _Connection:
     """One of them, as long as the server answers requests on it.
 
-    :param places: those that are free in the memory
+    :param place: its own in the memory
+    :param places: those that are free there
     :param begun: what was on it before
     """
 
     def __init__(
         self,
         stream: IOStream,
+        place: int,
         keeper: Supervisor,
         requests: Requests,
         places: deque[int],
@@ -80,7 +87,7 @@ class _Connection:
         self._keeper = keeper
         self._requests = requests
         self._places = places
-        self._place = places.popleft()
+        self._place = place
         self._is_stopping = is_stopping
         self._before = begun
         self._again = begun.data
@@ -89,7 +96,6 @@ class _Connection:
         self._requests.begin(self._place, begun.written, begun.start, bool(begun.data))
         stream.read_from_fd = self._read  # type: ignore[method-assign, assignment]
         stream.close_fd = self._close  # type: ignore[method-assign]
-        self._keeper.hold(self._place, self._socket)
 
     def _read(self, buffer: bytearray | memoryview) -> int | None:
         try:

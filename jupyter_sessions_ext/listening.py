@@ -37,7 +37,6 @@ def keep_port_open(server: ServerApp, mapping: RecordingMixin) -> None:
             sockets = taken or bind_sockets(server.port, server.ip)
         except OSError:
             return bool(bind())  # it says what is wrong
-        server.http_server.add_sockets(sockets)
         if workspace.keeps_kernels:
             requests = hold_connections(
                 server.http_server,
@@ -46,6 +45,7 @@ def keep_port_open(server: ServerApp, mapping: RecordingMixin) -> None:
                 lambda: getattr(server, "_stopping", False),
             )
             mapping.keeper.hold_port((server.ip, server.port), sockets, requests)
+        server.http_server.add_sockets(sockets)
         return True
 
     for name, method in zip(_REPLACED, (find_port, bind_port), strict=True):

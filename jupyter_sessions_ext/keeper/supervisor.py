@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,7 @@ class Supervisor:
         if self._port is not None and not link.is_held_up:  # descriptors would pile up
             with contextlib.suppress(OSError):
                 file = os.dup(self._held[place].fileno())
-                link.send(pack_json(Kind.NOTE, op="hold", place=place), [file])
+                link.send(_hold_note(place), [file])
 
     def let_go(self, place: int) -> None:
         """Have a connection held no more: it has ended, or others look after it."""
@@ -440,6 +441,11 @@ class Supervisor:
         if self._link is not None:
             link, self._link = self._link, None
             link.close()
+
+
+@cache
+def _hold_note(place: int) -> bytes:
+    return pack_json(Kind.NOTE, op="hold", place=place)
 
 
 async def _answer(call: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:
