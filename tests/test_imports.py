@@ -26,7 +26,7 @@ LAYERS = [
     {"administration", "composition", "listening"},
     {"sessions"},
     {"kernels"},
-    {"workspace"},
+    {"connections", "workspace"},
     {"keeper"},
     {"commits", "retention"},
     {"folder", "registry"},
