@@ -13,7 +13,7 @@ from tornado.httpserver import HTTPServer
 from tornado.ioloop import IOLoop
 from tornado.iostream import IOStream
 
-from .keeper.requests import MOST, PLACES, Begun, Requests
+from .keeper.requests import HEAD_END, MOST, PLACES, Begun, Requests
 from .keeper.supervisor import Supervisor
 
 _UPGRADE = b"\r\nupgrade:"
@@ -89,24 +89,29 @@ class _Connection:
         self._places = places
         self._place = place
         self._is_stopping = is_stopping
-        self._before = begun
+        self._written = begun.written
+        """Bytes, before this server had it."""
         self._again = begun.data
         """What the last server had taken from the socket, and not answered."""
-        self._taken, self._size, self._written = begun.start, 0, begun.written
-        self._requests.begin(self._place, begun.written, begun.start, bool(begun.data))
-        stream.read_from_fd = self._read  # type: ignore[method-assign, assignment]
-        stream.close_fd = self._close  # type: ignore[method-assign]
+        self._taken, self._size = begun.start, 0
+        self._requests.begin(place, begun.written, begun.start, bool(begun.data))
+        for name, method in self._methods.items():
+            setattr(stream, name, method)
+
+    @property
+    def _methods(self) -> dict[str, Callable[..., Any]]:
+        """The stream's methods that are replaced."""
+        return {
+            "read_from_fd": self._read,
+            "set_nodelay": self._set_nodelay,
+            "close_fd": self._close,
+        }
 
     def _read(self, buffer: bytearray | memoryview) -> int | None:
         try:
-            if self._again:
-                size = self._read_again(buffer)
-            else:
-                self._begin_another()
-                size = self._receive(buffer)
+            size = self._read_again(buffer) if self._again else self._receive(buffer)
             self._taken += size
-            self._size += size
-            if size and self._is_upgrade():
+            if size and self._is_others():
                 self._let_go()
             return size
         except BlockingIOError:
@@ -117,7 +122,7 @@ class _Connection:
     def _read_again(self, buffer: bytearray | memoryview) -> int:
         size = min(len(self._again), len(buffer))
         buffer[:size] = self._again[:size]
-        self._requests.add(self._place, self._again[:size])
+        self._note(self._again[:size])
         self._again = self._again[size:]
         return size
 
@@ -127,26 +132,34 @@ class _Connection:
         size = self._socket.recv_into(buffer, len(buffer), socket.MSG_PEEK)
         if size:
             with memoryview(buffer) as view, view[:size] as data:
-                self._requests.add(self._place, data)
+                self._note(data)
             self._socket.recv_into(buffer, size)
         return size
 
-    def _begin_another(self) -> None:
-        """Note that the last request is answered, when its answer is written."""
-        done = self._stream._total_write_done_index
-        is_written = self._stream._total_write_index == done
-        written = self._before.written + done
-        if self._size and is_written and written > self._written:
-            self._size, self._written = 0, written
-            self._requests.begin(self._place, written, self._taken)
+    def _note(self, data: bytes | memoryview) -> None:
+        self._requests.add(self._place, data)
+        self._size += len(data)
 
-    def _is_upgrade(self) -> bool:
-        """Tell whether it will be a websocket: others look after those."""
-        return _UPGRADE in self._requests.begun(self._place).data.lower()
+    def _set_nodelay(self, value: bool) -> None:
+        """Note that a request is answered: tornado ends this with it, when all is written."""
+        IOStream.set_nodelay(self._stream, value)
+        if not value:
+            ahead = bytes(self._stream._read_buffer)  # of those that follow
+            written = self._written + self._stream._total_write_done_index
+            self._requests.begin(self._place, written, self._taken - len(ahead))
+            self._size = 0
+            self._note(ahead)
+            if self._is_others():
+                self._let_go()
+
+    def _is_others(self) -> bool:
+        """Tell whether it is none that answers requests: it will be a websocket, or may be."""
+        head, end, _ = self._requests.begun(self._place).data.partition(HEAD_END)
+        return _UPGRADE in head.lower() or (not end and self._size > MOST)
 
     def _close(self) -> None:
         if self._is_stopping():
-            del self._stream.read_from_fd, self._stream.close_fd
+            self._restore()
         else:
             # The keeper has a duplicate: to close ours alone would be no end for the client.
             with contextlib.suppress(OSError):
@@ -155,6 +168,10 @@ class _Connection:
         self._stream.close_fd()
 
     def _let_go(self) -> None:
-        del self._stream.read_from_fd, self._stream.close_fd
+        self._restore()
         self._keeper.let_go(self._place)
         self._places.append(self._place)
+
+    def _restore(self) -> None:
+        for name in self._methods:
+            delattr(self._stream, name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
@@ -40,6 +41,7 @@ class ServerLink:
 
     :param feeds: who is given the records of which stream
     :param noted: is given what the keeper says unasked
+    :param drained: is called when the keeper takes something again
     :param ended: is called when it is over
     """
 
@@ -49,12 +51,14 @@ class ServerLink:
         connection: socket.socket,
         feeds: Mapping[int, Feed],
         noted: Callable[[dict[str, Any]], object],
+        drained: Callable[[ServerLink], object],
         ended: Callable[[ServerLink, str], object],
     ) -> None:
         self._log = log
         self._socket = connection
         self._feeds = feeds
         self._noted = noted
+        self._drained = drained
         self._ended = ended
         self._unpacker = Unpacker()
         self._unsent: deque[tuple[memoryview, Sequence[int]]] = deque()
@@ -116,11 +120,18 @@ class ServerLink:
                 else:
                     self._unsent.popleft()
         except BlockingIOError:
-            self._loop.add_writer(self._socket, self._flush)
+            self._loop.add_writer(self._socket, self._writable)
         except OSError:
-            self._give_up_unsent()  # reading tells that it is over
+            self._give_up_unsent()
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_WR)  # reading tells that it is over
         else:
             self._loop.remove_writer(self._socket)
+
+    def _writable(self) -> None:
+        self._flush()
+        if self.is_open and not self._unsent:
+            self._drained(self)
 
     def _read(self) -> None:
         try:

@@ -13,20 +13,14 @@ from typing import Any
 from .link import Link
 from .loop import Loop, Timer
 from .peer import bytes_acknowledged, bytes_received, tcp_info
-from .port import PATIENCE, RETENTION, UNAVAILABLE, reply, unavailable
+from .port import PATIENCE, RETENTION, turn_away
 from .protocol import Kind, pack_json
-from .requests import MOST, Begun, Requests
+from .requests import HEAD_END, MOST, Begun, Requests
 
-_REPEATED = (b"GET ", b"HEAD ")
-"""What may be asked again: it changes nothing."""
+_HARMLESS = (b"GET ", b"HEAD ")
+"""What changes nothing."""
 
 _LOOKS = 100
-
-_UNKNOWN = unavailable(
-    "text/plain",
-    b"The server ended while it handled this request: what was asked for may be done, or not. "
-    b"See whether it is, and ask again if not.\n",
-)
 
 
 class HeldConnections:
@@ -42,7 +36,7 @@ class HeldConnections:
 
     def share(self, file: int) -> None:
         """Have the memory in which a server notes what it is asked; its connections follow."""
-        self.close()
+        self.forget()
         self._requests = Requests(file)
 
     def hold(self, link: Link, place: int) -> None:
@@ -65,15 +59,14 @@ class HeldConnections:
             return
         for place, client in held.items():
             begun = _left_of(client, requests.begun(place))
-            if begun is None:
+            if begun is None or not _may_be_asked_again(begun):
                 client.close()
-            elif begun.size and not _is_repeated(begun):
-                reply(client, _UNKNOWN)
             else:
                 self._left[client] = begun
+        self._stop_timers()
         self._timers = [
             self._loop.call_later(PATIENCE, self._answer),
-            self._loop.call_later(RETENTION, self.close),
+            self._loop.call_later(RETENTION, self._drop_left),
         ]
 
     def take(self, link: Link, answer: object) -> dict[str, Any] | None:
@@ -97,7 +90,7 @@ class HeldConnections:
                 self._loop.watch(client, partial(self._reply, client))
 
     def _reply(self, client: socket.socket, _: object = None) -> None:
-        reply(client, UNAVAILABLE)
+        turn_away(client)
         self._drop(client)
 
     def _drop(self, client: socket.socket) -> None:
@@ -108,10 +101,20 @@ class HeldConnections:
 
     def close(self) -> None:
         """Hold nothing any more."""
+        self._stop_timers()
+        self._drop_left()
+        self.forget()
+
+    def _stop_timers(self) -> None:
         for timer in self._timers:
             timer.cancel()
+
+    def _drop_left(self) -> None:
         for client in [*self._left]:
             self._drop(client)
+
+    def forget(self) -> None:
+        """Know nothing of a server's connections any more; those that it can take stay."""
         for held in self._held.values():
             held.close()
         self._held.clear()
@@ -120,10 +123,16 @@ class HeldConnections:
             self._requests = None
 
 
-def _is_repeated(begun: Begun) -> bool:
-    """Tell whether to ask again: once, should it be what servers end of."""
-    is_whole = begun.size <= MOST
-    return is_whole and not begun.is_repeated and begun.data.startswith(_REPEATED)
+def _may_be_asked_again(begun: Begun) -> bool:
+    """Tell whether it does no harm: what has changed something is not done twice.
+
+    It is done once, should it be what servers end of.
+    """
+    if not begun.size:
+        return True
+    is_whole = HEAD_END in begun.data
+    is_known = begun.size <= MOST and not begun.is_repeated
+    return is_known and (not is_whole or begun.data.startswith(_HARMLESS))
 
 
 def _left_of(connection: socket.socket, begun: Begun) -> Begun | None:

@@ -32,44 +32,35 @@ _PAGE = b"""<!DOCTYPE html>
 </body></html>
 """
 
-
-def unavailable(kind: str, text: bytes) -> bytes:
-    """Return an answer with status 503, after which the connection is closed."""
-    head = (
-        "HTTP/1.1 503 Service Unavailable\r\n"
-        f"Content-Type: {kind}; charset=utf-8\r\n"
-        "Cache-Control: no-store\r\n"
-        "Retry-After: 3\r\n"
-        "Connection: close\r\n"
-        f"Content-Length: {len(text)}\r\n\r\n"
-    )
-    return head.encode() + text
+_ANSWER = (
+    b"HTTP/1.1 503 Service Unavailable\r\n"
+    b"Content-Type: text/html; charset=utf-8\r\n"
+    b"Cache-Control: no-store\r\n"
+    b"Retry-After: 3\r\n"
+    b"Connection: close\r\n"
+    b"Content-Length: %d\r\n\r\n"
+) % len(_PAGE) + _PAGE
 
 
-UNAVAILABLE = unavailable("text/html", _PAGE)
-"""For whatever is asked while there is no server."""
-
-
-def reply(client: socket.socket, answer: bytes) -> None:
-    """Answer and close a connection, whatever has come on it."""
+def turn_away(client: socket.socket) -> None:
+    """Answer whatever was asked on a connection in place of a server: it can be closed then."""
     with contextlib.suppress(OSError):
         client.setblocking(False)
         with contextlib.suppress(BlockingIOError):
             for _ in range(_MOST_READ):  # what is not read would make the end a reset
                 if not client.recv(1 << 16):
                     break
-        client.send(answer)
+        client.send(_ANSWER)
         client.shutdown(socket.SHUT_WR)
-    client.close()
 
 
 class HeldPort:
     """The port of the server that was there last: held for the next one, or given up.
 
-    :param has_server: tells whether a server is there
+    :param has_server: tells whether another server is there than the one that asks
     """
 
-    def __init__(self, loop: Loop, has_server: Callable[[], bool]) -> None:
+    def __init__(self, loop: Loop, has_server: Callable[[Link], bool]) -> None:
         self._loop = loop
         self._has_server = has_server
         self._port: _Port | None = None
@@ -89,13 +80,13 @@ class HeldPort:
 
     def take(self, link: Link, answer: object, host: str, port: int) -> dict[str, Any] | None:
         """Hand the sockets over to a server that starts; they go on being held."""
-        if self._port is None or self._has_server():
+        if self._port is None or self._has_server(link):
             return {}
         if self._port.address != (host, port):
             self.close()
             return {}
         self._port.leave_to_server()
-        self._port.wait()  # should it end before it is there
+        self._port.wait()  # should it end before it holds them
         link.send_files(
             pack_json(Kind.ANSWER, 1), [listener.fileno() for listener in self._port.sockets]
         )
@@ -103,7 +94,11 @@ class HeldPort:
 
     def give_up(self, link: Link, answer: object, host: str, port: int) -> dict[str, Any]:
         """Leave an address to a server of another root folder, if no server uses it here."""
-        if self._port is not None and not self._has_server() and self._port.address == (host, port):
+        if (
+            self._port is not None
+            and not self._has_server(link)
+            and self._port.address == (host, port)
+        ):
             self.close()
         return {}
 
@@ -183,7 +178,7 @@ class _Port:
 
     def _reply(self, client: socket.socket) -> None:
         """Answer as soon as there is a request, whatever it is."""
-        reply(client, UNAVAILABLE)
+        turn_away(client)
         self._hang_up(client)
 
     def _hang_up(self, client: socket.socket) -> None:

@@ -17,6 +17,9 @@ PLACES: Final = 512
 MOST: Final = (1 << 14) - 32
 """Bytes of a request that are noted; of a longer one it is known that it is."""
 
+HEAD_END: Final = b"\r\n\r\n"
+"""What stands behind a request's head."""
+
 _HEAD = struct.Struct("<QQQQ")
 _SIZE: Final = PLACES * (_HEAD.size + MOST)
 
@@ -66,21 +69,22 @@ class Requests:
 
         :param is_repeated: what comes next was asked before
         """
-        _HEAD.pack_into(self._memory, _offset(place), written, start, 0, is_repeated)
+        # The server may be killed in between: where nothing was taken since, nothing is begun.
+        _HEAD.pack_into(self._memory, _offset(place), start, written, 0, is_repeated)
 
     def add(self, place: int, data: bytes | memoryview) -> None:
         """Note what is about to be taken from a connection's socket."""
         offset = _offset(place)
-        written, start, size, is_repeated = _HEAD.unpack_from(self._memory, offset)
+        start, written, size, is_repeated = _HEAD.unpack_from(self._memory, offset)
         kept = data[: max(MOST - size, 0)]
         at = offset + _HEAD.size + size
         self._memory[at : at + len(kept)] = kept
-        _HEAD.pack_into(self._memory, offset, written, start, size + len(data), is_repeated)
+        _HEAD.pack_into(self._memory, offset, start, written, size + len(data), is_repeated)
 
     def begun(self, place: int) -> Begun:
         """Return what is noted of a connection."""
         offset = _offset(place)
-        written, start, size, is_repeated = _HEAD.unpack_from(self._memory, offset)
+        start, written, size, is_repeated = _HEAD.unpack_from(self._memory, offset)
         at = offset + _HEAD.size
         data = self._memory[at : at + min(size, MOST)]
         return Begun(written, start, size, data, bool(is_repeated))

@@ -88,7 +88,7 @@ class Keeper:
         self._reasons: dict[str, str] = {}
         self._has_kept = False
         self._leaving: Timer | None = None
-        self._port = HeldPort(self._loop, has_server=lambda: self._server is not None)
+        self._port = HeldPort(self._loop, has_server=self._has_other_server)
         self._connections = HeldConnections(self._loop)
         self._server_process: KernelProcess | None = None
         self._listener = Listener(folder, self._loop, self._accepted)
@@ -152,6 +152,11 @@ class Keeper:
         if self._server is None and self._server_process and self._server_process.has_ended:
             self._server_process = None
             self._connections.server_ended()
+
+    def _has_other_server(self, link: Link) -> bool:
+        """Tell whether there is a server that is not the one at the other end."""
+        server = self._server
+        return server is not None and (link.process is None or server.process != link.process)
 
     def _hold_port(
         self,
@@ -299,7 +304,7 @@ class Keeper:
             self._server.close("there is another server")
         self._server = link
         self._follow_server(link)
-        self._connections.close()
+        self._connections.forget()
         self._port.leave_to_server()
         self._kernels.set_limits(limit, total)
         self._orphan_timeout = orphan_timeout

@@ -87,6 +87,8 @@ class Supervisor:
         self._feeding: set[str] = set()
         self._port: tuple[tuple[str, int], Sequence[socket.socket], int | None] | None = None
         self._held: dict[int, socket.socket] = {}
+        self._untold: set[int] = set()
+        """Those that the keeper is told of when it takes something again."""
         self._link: ServerLink | None = None
         self._connecting: asyncio.Task[ServerLink] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -197,24 +199,26 @@ class Supervisor:
             count=len(sockets),
             notes_requests=requests is not None,
         ).add_done_callback(self._answered)
-        for place in self._held:
-            self._tell_held(link, place)
+        self._untold = set(self._held)
+        self._tell_held(link)
 
     def hold(self, place: int, connection: socket.socket) -> None:
         """Have a client's connection held, see :mod:`.requests`."""
         self._held[place] = connection
-        if self._link is not None:
-            self._tell_held(self._link, place)
+        if self._port is not None and self._link is not None:
+            self._untold.add(place)
+            self._tell_held(self._link)
 
-    def _tell_held(self, link: ServerLink, place: int) -> None:
-        if self._port is not None and not link.is_held_up:  # descriptors would pile up
+    def _tell_held(self, link: ServerLink) -> None:
+        while self._untold and not link.is_held_up:  # descriptors would pile up
+            place = self._untold.pop()
             with contextlib.suppress(OSError):
-                file = os.dup(self._held[place].fileno())
-                link.send(_hold_note(place), [file])
+                link.send(_hold_note(place), [os.dup(self._held[place].fileno())])
 
     def let_go(self, place: int) -> None:
         """Have a connection held no more: it has ended, or others look after it."""
         del self._held[place]
+        self._untold.discard(place)
         self._note("let_go", place=place)
 
     def close_port(self) -> None:
@@ -329,7 +333,9 @@ class Supervisor:
         while True:
             connection = await asyncio.to_thread(self._try)
             if connection is not None:
-                link = ServerLink(self._log, connection, self._feeds, self._noted, self._ended)
+                link = ServerLink(
+                    self._log, connection, self._feeds, self._noted, self._tell_held, self._ended
+                )
                 if await self._is_right(link):
                     return link
                 link.close()
