@@ -98,6 +98,12 @@ def free_port(folders: Iterable[Path], address: tuple[str, int]) -> None:
             _ask(folder, "give_up_port", address)
 
 
+def close_port(folder: Path) -> None:
+    """Have a keeper hold its port no more."""
+    with contextlib.suppress(OSError), connect(folder, _TIMEOUT) as keeper:
+        keeper.sendall(pack_json(Kind.NOTE, op="close_port"))
+
+
 def _ask(folder: Path, what: str, address: tuple[str, int]) -> list[socket.socket]:
     """Ask a keeper about an address, and return the sockets that come with the answer.
 

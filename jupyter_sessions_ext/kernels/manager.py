@@ -391,7 +391,7 @@ class DurableMappingMixin(RecordingMixin):
         So it does at Ctrl-C without a terminal. The port is closed, and kernels that are not to be
         kept are ended: stock ones would notice that the server is gone.
         """
-        self.close_port_unless_restarted()
+        self.close_port_at_exit()
         if self._keeps_on_stop:
             return
         ending = self._recorded()
