@@ -30,9 +30,9 @@ def hold_connections(
 
     :param left: those that the last server had
     :param is_stopping: tells whether the server closes them because it is stopped
-    :returns: the descriptor of the memory for what is asked; None: this system has no such memory
+    :returns: the descriptor of the memory for what is asked; None: it cannot be done here
     """
-    if not hasattr(os, "memfd_create"):
+    if not _can_hold(server):
         return None
     requests, places = Requests.create(), deque(range(PLACES))
     handle: Any = server._handle_connection
@@ -62,6 +62,20 @@ def hold_connections(
     server._handle_connection = accepted  # type: ignore[method-assign]
     IOLoop.current().add_callback(go_on_with_all)
     return requests.file
+
+
+def _can_hold(server: HTTPServer) -> bool:
+    """Tell whether the system has such memory, and tornado what is no public part of it."""
+    stream = IOStream(socket.socket())
+    try:
+        needed = {
+            os: ["memfd_create"],
+            server: ["_handle_connection"],
+            stream: ["_read_buffer", "_total_write_done_index"],
+        }
+        return all(hasattr(of, name) for of, names in needed.items() for name in names)
+    finally:
+        stream.close()
 
 
 class _Connection:
