@@ -111,17 +111,17 @@ class Recorded:
             self.server.execute(self.kernel, code)
 
     def send(self, code: str, **content: Any) -> None:
-        """Have the kernel run code, as clients do for themselves."""
+        """Have the kernel run code, as clients do for themselves, until it is done and replied."""
         request = execute_request(code, "client")
         request["content"] |= content
         with contextlib.closing(self.server.connect(self.kernel, "client")) as channels:
             channels.send(json.dumps(request))
             channels.settimeout(20)
-            said: dict[str, Any] = {}
-            while said.get("execution_state") != "idle":
+            awaited = {"idle", "execute_reply"}
+            while awaited:
                 message = json.loads(channels.recv())
                 if message["parent_header"].get("msg_id") == request["header"]["msg_id"]:
-                    said = message["content"]
+                    awaited -= {message["content"].get("execution_state"), message["msg_type"]}
 
     def transcript(self, session_id: str | None = None, **parameters: Any) -> Any:
         """Return a transcript when it is complete: the keeper may hear of it after the client."""
