@@ -278,6 +278,7 @@ def test_a_server_that_is_gone_is_waited_for(
     bring_in(site, "a.ipynb")
     visit(page, site)
     see(row(page, "a.ipynb")).to_be_visible()
+    see(page.locator("#connection")).to_have_text("Connected")
     site.kill()
     see(page.locator("#banners")).to_contain_text("The server does not answer.")
     see(page.locator("#connection")).to_have_text("Not connected")
