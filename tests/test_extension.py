@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from jupyter_server.serverapp import ServerApp
 
 import jupyter_sessions_ext
@@ -47,6 +50,30 @@ async def test_a_session_is_created_changed_and_deleted(
     assert [(s["id"], s["path"]) for s in listed] == [(model["id"], "b.ipynb")]
     await jp_fetch(*url, method="DELETE")
     assert json.loads((await jp_fetch("api", "kernels")).body) == []
+
+
+@pytest.mark.parametrize(
+    "jp_server_config", [{"ServerApp": {"jpserver_extensions": {"jupyter_sessions_ext": True}}}]
+)
+async def test_a_kept_kernel_is_reaped_where_the_servers_process_goes_on(
+    jp_fetch: Fetch, jp_serverapp: ServerApp
+) -> None:
+    model = await post(jp_fetch, "api", "sessions", path="a.ipynb", type="notebook")
+    manager = jp_serverapp.kernel_manager
+    provisioner = manager.get_kernel(model["kernel"]["id"]).provisioner
+    assert isinstance(provisioner, LocalProvisioner)
+    kernel = provisioner.process
+    assert kernel is not None
+    assert isinstance(manager, DurableMappingMixin)
+    await manager.shutdown_all()
+    try:
+        assert kernel.returncode is None  # it is kept
+    finally:
+        kernel.kill()
+    for thread in threading.enumerate():
+        if thread.name == "kernel's end":
+            thread.join(10)
+    assert kernel.returncode == -signal.SIGKILL
 
 
 async def test_the_state_is_its_users_alone(jp_fetch: Fetch, jp_serverapp: ServerApp) -> None:

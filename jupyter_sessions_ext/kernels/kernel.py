@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import subprocess
+import threading
 import uuid
 from concurrent.futures import Future
 from datetime import datetime
@@ -242,6 +244,10 @@ class DurableKernelMixin(AsyncKernelManager):
         self.stop_restarter()
         self.forget()
         self._close_control_socket()
+        child = getattr(self.provisioner, "process", None)
+        if isinstance(child, subprocess.Popen):
+            # Where the server is not all there is in its process, who else would reap it?
+            threading.Thread(target=child.wait, name="kernel's end", daemon=True).start()
 
     def forget(self) -> None:
         """Keep this object's end from removing the connection file."""
