@@ -16,6 +16,7 @@ import pytest
 from clients import new_session, sessions
 from drills import drill_count
 from homes import TESTS, history, state_folder, until_ended
+from kept import suspended
 from lasting import PRINTS, LastingClient, assert_whole, until_printed
 from servers import Home, Server, keepers, kernel_processes, wait_until
 
@@ -171,6 +172,21 @@ def test_kernels_end_that_no_server_comes_back_for(
     assert history(home, session["id"])[-1][0] == "dormant"
     assert "no server came back for it in" in history(home, session["id"])[-1][1]
     server.close()
+
+
+def test_a_server_that_stops_leaves_no_kernel_without_a_keeper(
+    home: Home, server_factory: Callable[..., Server]
+) -> None:
+    server = server_factory(args=["--SessionsApp.orphan_timeout=0.5"]).start()
+    server.execute(new_session(server)["kernel"]["id"], "x = 1")
+    with suspended(psutil.Process(server.pid)) as process:
+        [keeper] = keepers(home)
+        keeper.kill()
+        wait_until(lambda: keeper.status() == psutil.STATUS_ZOMBIE, 10, "the keeper had ended")
+        process.terminate()
+    wait_until(lambda: not server.running, 20, "the server had ended")
+    wait_until(lambda: not kernel_processes(home), 20, "the kernel had ended")
+    wait_until(lambda: not keepers(home), 20, "the keeper had ended")
 
 
 def test_the_keeper_ends_with_its_last_kernel(home: Home, server: Server) -> None:

@@ -30,6 +30,9 @@ START_TIMEOUT = 20.0
 ANSWER_TIMEOUT = 5.0
 """Seconds after which a keeper that does not answer is replaced."""
 
+CLOSE_TIMEOUT = 2.0
+"""Seconds for which a server that stops waits for its keeper's answer."""
+
 _MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "98304"}
 """Has glibc give back the memory of large messages: else what a flood took once stays taken."""
 
@@ -438,8 +441,11 @@ class Supervisor:
         for feed in feeds:
             feed.lost()
 
-    def close(self) -> None:
-        """Let go of the keeper, which goes on."""
+    async def close(self) -> None:
+        """Let go of the keeper, which goes on; one that has just ended is replaced before."""
+        if self._kernels:
+            with contextlib.suppress(KeeperError, asyncio.TimeoutError):
+                await asyncio.wait_for(self._answers(), CLOSE_TIMEOUT)
         self._kernels.clear()
         for task in (self._connecting, self._watching):
             if task is not None:
@@ -447,6 +453,16 @@ class Supervisor:
         if self._link is not None:
             link, self._link = self._link, None
             link.close()
+
+    async def _answers(self) -> None:
+        """Wait until there is a keeper that has taken all that was sent.
+
+        :raises KeeperError: none can be started
+        """
+        while True:
+            with contextlib.suppress(KeeperGoneError):
+                await (await self._connect()).call("ping")
+                return
 
 
 @cache

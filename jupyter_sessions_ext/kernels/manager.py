@@ -377,7 +377,7 @@ class DurableMappingMixin(RecordingMixin):
             await self._end_rest()
         atexit.unregister(self._end_at_exit)
         self._logs.stop()
-        self.stop_recording()
+        await self.stop_recording()
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._commit_the_rest(), STOP_TIMEOUT)
 

@@ -244,7 +244,7 @@ class RecordingMixin(ActivityMixin):
             self.workspace.kernels_on_stop != "keep" or not is_told_by_signal or is_interrupted
         )
 
-    def stop_recording(self) -> None:
+    async def stop_recording(self) -> None:
         """Leave the keeper to itself."""
         if self.workspace.keeps_kernels:
-            self.keeper.close()
+            await self.keeper.close()
