@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import logging
+import socket
 import struct
+import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +22,7 @@ from jupyter_server.services.kernels.connection.base import (
 )
 from websocket import ABNF
 
+from jupyter_sessions_ext.keeper import supervisor
 from jupyter_sessions_ext.keeper.backlog import Backlog
 from jupyter_sessions_ext.keeper.delivery import CAPACITY, INPUT_SIZE, Delivery
 from jupyter_sessions_ext.keeper.loop import Loop, Receiver
@@ -285,3 +290,31 @@ def test_of_more_than_may_wait_the_oldest_is_given_up_and_the_rest_is_received_i
     assert handled == [*range(80)]
     assert received[-7:] == [*range(73, 80)]
     assert len(received) < 40
+
+
+# ---------------------------------------------------------------------- supervisor
+
+
+async def test_a_connection_that_is_made_when_the_server_stops_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_connecting, go_on = threading.Event(), threading.Event()
+    ours, keepers = socket.socketpair()
+
+    def connect(folder: Path, timeout: float) -> socket.socket:
+        is_connecting.set()
+        go_on.wait(10)
+        return ours
+
+    monkeypatch.setattr(supervisor, "connect", connect)
+    log = logging.getLogger(__name__)
+    keeper = supervisor.Supervisor(tmp_path, log, limit=1, total=1, orphan_timeout=0)
+    opening = asyncio.ensure_future(keeper._open())
+    await asyncio.to_thread(is_connecting.wait, 10)
+    opening.cancel()
+    await asyncio.wait([opening])
+    go_on.set()
+    with keepers:
+        keepers.settimeout(10)
+        assert await asyncio.to_thread(keepers.recv, 1) == b""
+    assert ours.fileno() < 0

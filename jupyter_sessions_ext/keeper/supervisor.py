@@ -334,7 +334,7 @@ class Supervisor:
             self._process = None  # that of before: how it ended is no matter any more
         found_none = 0.0
         while True:
-            connection = await asyncio.to_thread(self._try)
+            connection = await self._try()
             if connection is not None:
                 link = ServerLink(
                     self._log, connection, self._feeds, self._noted, self._tell_held, self._ended
@@ -384,11 +384,16 @@ class Supervisor:
             except KeeperGoneError:
                 return
 
-    def _try(self) -> socket.socket | None:
+    async def _try(self) -> socket.socket | None:
+        loop = asyncio.get_running_loop()
+        connecting = loop.run_in_executor(None, connect, self._folder, ANSWER_TIMEOUT)
         try:
-            return connect(self._folder, ANSWER_TIMEOUT)
+            return await asyncio.shield(connecting)
         except OSError:
             return None
+        except asyncio.CancelledError:
+            connecting.add_done_callback(_close)
+            raise
 
     async def _start(self) -> bool:
         """Start a keeper, unless one is being started; tell whether there was one already.
@@ -463,6 +468,12 @@ class Supervisor:
             with contextlib.suppress(KeeperGoneError):
                 await (await self._connect()).call("ping")
                 return
+
+
+def _close(connecting: asyncio.Future[socket.socket]) -> None:
+    """Close a connection that nobody waits for any more."""
+    if not connecting.cancelled() and connecting.exception() is None:
+        connecting.result().close()
 
 
 @cache
