@@ -216,6 +216,7 @@ def test_questions_are_answered_in_order_however_long_that_takes(
     endpoint.connection = Connection("ipc", str(tmp_path / "k"), (1, 2, 3, 4), b"", "hmac-sha256")
     answered = list[str]()
     with context.socket(zmq.ROUTER) as kernel:
+        kernel.rcvtimeo = 10_000
         kernel.bind(endpoint.connection.url(Channel.SHELL))
         for name in ("first", "second"):
             endpoint.ask(lambda name=name: answered.append(name))  # type: ignore[misc]
@@ -227,8 +228,9 @@ def test_questions_are_answered_in_order_however_long_that_takes(
             loop.run()
             assert answered == ["first", "second"][:number]
         endpoint.ask(lambda: answered.append("never"))
+        question = kernel.recv_multipart()
         endpoint.lose()
-        kernel.send_multipart(kernel.recv_multipart())
+        kernel.send_multipart(question)
         loop.call_later(0.1, loop.stop)
         loop.run()
     assert len(answered) == 2
