@@ -10,7 +10,7 @@ import struct
 import threading
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import zmq
@@ -22,6 +22,7 @@ from jupyter_server.services.kernels.connection.base import (
 )
 from websocket import ABNF
 
+from jupyter_sessions_ext.errors import KeeperError
 from jupyter_sessions_ext.keeper import supervisor
 from jupyter_sessions_ext.keeper.backlog import Backlog
 from jupyter_sessions_ext.keeper.delivery import CAPACITY, INPUT_SIZE, Delivery
@@ -35,6 +36,8 @@ from jupyter_sessions_ext.keeper.splice import Splice
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from jupyter_sessions_ext.keeper.channel import Feed
 
 
 # ---------------------------------------------------------------------- delivery
@@ -295,11 +298,13 @@ def test_of_more_than_may_wait_the_oldest_is_given_up_and_the_rest_is_received_i
 # ---------------------------------------------------------------------- supervisor
 
 
+@pytest.mark.parametrize("is_greeted", [False, True])
 async def test_a_connection_that_is_made_when_the_server_stops_is_closed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    is_greeted: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     is_connecting, go_on = threading.Event(), threading.Event()
     ours, keepers = socket.socketpair()
+    keepers.settimeout(10)
 
     def connect(folder: Path, timeout: float) -> socket.socket:
         is_connecting.set()
@@ -309,12 +314,19 @@ async def test_a_connection_that_is_made_when_the_server_stops_is_closed(
     monkeypatch.setattr(supervisor, "connect", connect)
     log = logging.getLogger(__name__)
     keeper = supervisor.Supervisor(tmp_path, log, limit=1, total=1, orphan_timeout=0)
-    opening = asyncio.ensure_future(keeper._open())
-    await asyncio.to_thread(is_connecting.wait, 10)
-    opening.cancel()
-    await asyncio.wait([opening])
-    go_on.set()
+    keeper.keep("a", connection={}, process=None, is_new=True, is_busy=False, allowed=[])
     with keepers:
-        keepers.settimeout(10)
-        assert await asyncio.to_thread(keepers.recv, 1) == b""
-    assert ours.fileno() < 0
+        if is_greeted:
+            go_on.set()
+            assert await asyncio.to_thread(keepers.recv, 1 << 16)
+        else:
+            await asyncio.to_thread(is_connecting.wait, 10)
+        keeper.forget("a", has_transcript=False)  # else it is waited for
+        closing = asyncio.ensure_future(keeper.close())
+        asyncio.get_running_loop().call_soon(go_on.set)
+        await closing
+        assert ours.fileno() < 0
+        while await asyncio.to_thread(keepers.recv, 1 << 16):
+            pass
+        with pytest.raises(KeeperError, match="the server stops"):
+            await keeper.attach(cast("Feed", None), "a", "client", delivery=0)

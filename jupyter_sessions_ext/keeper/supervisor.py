@@ -250,6 +250,8 @@ class Supervisor:
         :raises KeeperGoneError: it may be tried again
         :raises KeeperError: it cannot be
         """
+        if not self.keeps(kernel_id):
+            raise KeeperError(f"kernel {kernel_id} has ended, or the server stops")
         # The client may go while it is waited for, and others may get its numbers.
         files = [os.dup(file) for file in (delivery, peer) if file is not None]
         try:
@@ -336,17 +338,26 @@ class Supervisor:
         while True:
             connection = await self._try()
             if connection is not None:
-                link = ServerLink(
-                    self._log, connection, self._feeds, self._noted, self._tell_held, self._ended
-                )
-                if await self._is_right(link):
+                link = await self._greet(connection)
+                if link is not None:
                     return link
-                link.close()
             elif await self._start():
                 # There is one that cannot be reached: its socket's file is gone, or it hangs.
                 found_none += _RETRY_INTERVAL
                 self._signal(signal.SIGKILL if found_none > ANSWER_TIMEOUT else signal.SIGUSR1)
             await asyncio.sleep(_RETRY_INTERVAL)
+
+    async def _greet(self, connection: socket.socket) -> ServerLink | None:
+        """Return a link with a keeper; None if it is not the right one."""
+        link = ServerLink(
+            self._log, connection, self._feeds, self._noted, self._tell_held, self._ended
+        )
+        with contextlib.ExitStack() as stack:
+            stack.callback(link.close)
+            if await self._is_right(link):
+                stack.pop_all()
+                return link
+        return None
 
     async def _is_right(self, link: ServerLink) -> bool:
         """Greet a keeper; end one that hangs, or is of another version. What it kept stays."""
@@ -392,7 +403,8 @@ class Supervisor:
         except OSError:
             return None
         except asyncio.CancelledError:
-            connecting.add_done_callback(_close)
+            with contextlib.suppress(OSError):
+                (await connecting).close()
             raise
 
     async def _start(self) -> bool:
@@ -452,9 +464,12 @@ class Supervisor:
             with contextlib.suppress(KeeperError, asyncio.TimeoutError):
                 await asyncio.wait_for(self._answers(), CLOSE_TIMEOUT)
         self._kernels.clear()
-        for task in (self._connecting, self._watching):
-            if task is not None:
-                task.cancel()
+        if self._connecting is not None:
+            self._connecting.cancel()
+            # It may have connected in that moment.
+            await asyncio.wait([self._connecting], timeout=CLOSE_TIMEOUT)
+        if self._watching is not None:
+            self._watching.cancel()
         if self._link is not None:
             link, self._link = self._link, None
             link.close()
@@ -468,12 +483,6 @@ class Supervisor:
             with contextlib.suppress(KeeperGoneError):
                 await (await self._connect()).call("ping")
                 return
-
-
-def _close(connecting: asyncio.Future[socket.socket]) -> None:
-    """Close a connection that nobody waits for any more."""
-    if not connecting.cancelled() and connecting.exception() is None:
-        connecting.result().close()
 
 
 @cache
