@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 # The servers are those of the tests: real processes in a home of their own.
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from . import administration, adopt, relay, requests, start, ticker
+from . import administration, adopt, relay, requests, resident, start, ticker
 from .figure import show
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ BENCHMARKS: Final[dict[str, Callable[[Path, bool], list[Figure]]]] = {
     "requests": requests.measure,
     "administration": administration.measure,
     "relay": relay.measure,
+    "resident": resident.measure,
 }
 
 

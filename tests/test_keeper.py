@@ -235,6 +235,8 @@ def test_a_keeper_whose_lock_is_deleted_makes_it_anew_and_goes_on(
         assert [one.pid for one in keepers(home)] == [keeper.pid]
 
 
+@pytest.mark.drill
+@pytest.mark.timeout(600)
 def test_no_request_fails_while_the_server_is_restarted(home: Home, server: Server) -> None:
     kernel_id = new_session(server)["kernel"]["id"]
     server.execute(kernel_id, "x = 1")
@@ -254,7 +256,7 @@ def test_no_request_fails_while_the_server_is_restarted(home: Home, server: Serv
     thread = threading.Thread(target=poll)
     thread.start()
     try:
-        for number in range(drill_count(3, 20)):
+        for number in range(drill_count(3, 40)):
             server.terminate() if number % 2 else server.kill()
             server.start()
             assert [s["kernel"]["id"] for s in sessions(server)] == [kernel_id]

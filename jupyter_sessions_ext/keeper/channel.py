@@ -125,12 +125,11 @@ class ServerLink:
             self._give_up_unsent()
             with contextlib.suppress(OSError):
                 self._socket.shutdown(socket.SHUT_WR)  # reading tells that it is over
-        else:
-            self._loop.remove_writer(self._socket)
 
     def _writable(self) -> None:
         self._flush()
         if self.is_open and not self._unsent:
+            self._loop.remove_writer(self._socket)
             self._drained(self)
 
     def _read(self) -> None:

@@ -22,6 +22,7 @@ from .messages import (
     HEADER,
     PARENT,
     frames_of,
+    id_and_type,
     message_id,
     message_type,
     remember,
@@ -164,7 +165,7 @@ class Client:
         if channel not in _CHANNELS or len(frames) <= HEADER + CONTENT:
             return
         self.connect()
-        asked, kind = message_id(frames[1 + HEADER]), message_type(frames[1 + HEADER])
+        asked, kind = id_and_type(frames[1 + HEADER])
         if asked is not None:
             if asked in self._seen:
                 return

@@ -196,13 +196,15 @@ class Kernel:
         self._splice = Splice(self.ring)
 
     def _published(self, messages: list[list[bytes]]) -> None:
-        found = self._hear(messages)
+        found = heard = self._hear(messages)
         if self._splice is not None:
             waits = self._splice.is_waiting
             found = self._splice.hear(found)
             if self._splice.is_waiting and not waits:
                 self.loop.call_later(SPLICE_TIMEOUT, self._give_up)
         self._record_published(found)
+        for frames in heard:  # after that, for clients wait for it
+            self._idle_watch.publish(frames)
 
     def _hear(self, messages: list[list[bytes]]) -> list[Sequence[bytes]]:
         """Return what is of any interest to clients."""
@@ -213,7 +215,6 @@ class Kernel:
             frames = frames_of(message)
             if frames and not is_private(frames):
                 found.append(frames)
-                self._idle_watch.publish(frames)
                 if b'"status"' in frames[HEADER]:
                     self.is_idle = b'"idle"' in frames[CONTENT]
         return found
@@ -227,8 +228,10 @@ class Kernel:
 
     def _overrun(self, small: list[list[bytes]], large: int) -> None:
         """Drop what would be dropped as soon as what came after it is recorded."""
-        found = [(Channel.IOPUB, b"", frames) for frames in self._hear(small)]
-        self.ring.skip(found, large)
+        heard = self._hear(small)
+        self.ring.skip([(Channel.IOPUB, b"", frames) for frames in heard], large)
+        for frames in heard:
+            self._idle_watch.publish(frames)
         for client in self.clients.values():
             if client.stream is not None:
                 client.stream.pump()

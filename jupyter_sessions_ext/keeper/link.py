@@ -79,16 +79,16 @@ class Link:
                 else:
                     self._unsent.popleft()
         except BlockingIOError:
-            pass
+            self._loop.watch_writing(self._socket, True)
         except OSError:
             # What the other end has sent before its end is still to be read.
             self._unsent.clear()
-        if self.is_open:
-            self._loop.watch_writing(self._socket, bool(self._unsent))
 
     def _ready(self, events: int) -> None:
         if events & selectors.EVENT_WRITE:
             self._flush()
+            if not self._unsent:
+                self._loop.watch_writing(self._socket, False)
         if events & selectors.EVENT_READ:
             self._read()
 

@@ -110,14 +110,22 @@ def read(frame: bytes) -> dict[str, Any]:
 
 def message_id(header: bytes) -> str | None:
     """Return the id that a header has."""
-    found = read(header).get("msg_id")
-    return found if isinstance(found, str) else None
+    return id_and_type(header)[0]
 
 
 def message_type(header: bytes) -> str | None:
     """Return the type that a header has."""
-    found = read(header).get("msg_type")
-    return found if isinstance(found, str) else None
+    return id_and_type(header)[1]
+
+
+def id_and_type(header: bytes) -> tuple[str | None, str | None]:
+    """Return the id and the type that a header has."""
+    found = read(header)
+    asked, kind = found.get("msg_id"), found.get("msg_type")
+    return (
+        asked if isinstance(asked, str) else None,
+        kind if isinstance(kind, str) else None,
+    )
 
 
 def remember(ids: dict[str, None], new: str, most: int) -> None:
