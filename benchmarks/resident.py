@@ -23,14 +23,16 @@ EMPTY_TARGET, FULL_TARGET, IDLE_TARGET = 30.0, 60.0, 0.1
 AT_ONCE: Final = 2
 IDLE: Final = 10.0
 """Seconds for which it has nothing to do."""
-FULL: Final = DEFAULT_LIMIT * (SEGMENTS - 1) // SEGMENTS
-"""Bytes from which on a ring has dropped what is too much, or is about to."""
+FULL: Final = DEFAULT_LIMIT * (SEGMENTS - 2) // SEGMENTS
+"""Bytes that a ring has when it has dropped what was too much: files may differ in size."""
 FILLS: Final = f"""
-import sys
+import sys, time
 for _ in range({DEFAULT_LIMIT * 5 // 4 // 10_000}):
     sys.stdout.write("x" * 9_900 + "\\n")
     sys.stdout.flush()
+    time.sleep(0.0005)
 """
+"""A kernel drops what is too fast for the machine itself."""
 
 
 def measure(folder: Path, short: bool) -> list[Figure]:

@@ -52,6 +52,9 @@ TOTAL = 20 * MEGABYTE
 MOST_RESIDENT = {"keeper": drill_count(200, 700), "server": drill_count(250, 400)}
 """Megabytes. An idle keeper has 25, an idle server 80; what comes while they get no time waits."""
 
+LITTLE = 45 * MEGABYTE
+"""Bytes that a keeper has at most when a flood is over."""
+
 
 @pytest.mark.drill
 @pytest.mark.timeout(900)
@@ -177,6 +180,8 @@ def test_kernels_that_flood_take_neither_memory_nor_disk_nor_others_time(
                 assert len(one.of(request, "execute_reply")) == 1
         for kernel in (flooding, alone):
             until_idle(server, kernel)
+        [keeper] = keepers(home)
+        wait_until(lambda: keeper.memory_info().rss < LITTLE, 10, "memory was given back")
     figures = {
         **watch.resident,
         "on disk": watch.on_disk / MEGABYTE,

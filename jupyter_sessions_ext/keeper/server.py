@@ -21,6 +21,7 @@ from .kernels import Kernels, log
 from .link import Link
 from .listener import Listener
 from .loop import Loop, Timer
+from .memory import Memory
 from .messages import Connection
 from .peer import Peer
 from .port import HeldPort
@@ -82,6 +83,7 @@ class Keeper:
         self._to_tell: set[Kernel] = set()
         self._telling: Timer | None = None
         self._confirming: Timer | None = None
+        self._memory = Memory()
         self._dropping: dict[str, Timer] = {}
         self._orphan_timeout: float = DAY
         self._orphaned: Timer | None = None
@@ -372,6 +374,7 @@ class Keeper:
     def _confirm(self) -> None:
         """Note what clients have by now; again, as long as something is on its way to one."""
         self._confirming = None
+        self._memory.give_back()
         are_under_way = [client.confirm() for client, _ in self._streams.values()]
         if any(are_under_way):
             self._confirm_soon()
