@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
-from jupyter_sessions_ext.keeper import supervisor
+from jupyter_sessions_ext.keeper import starter
 
 if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
@@ -19,11 +19,11 @@ server.main(Path(sys.argv[1]))
 """
 
 if "OLD_KEEPER" in os.environ:
-    supervisor.VERSION = 0  # type: ignore[attr-defined]
-    supervisor.COMMAND = ("-c", OLD_KEEPER)
+    starter.VERSION = 0  # type: ignore[attr-defined]
+    starter.COMMAND = ("-c", OLD_KEEPER)
 else:
-    supervisor._PING_INTERVAL = 0.2
-    supervisor.ANSWER_TIMEOUT = 0.5
+    starter._PING_INTERVAL = 0.2
+    starter.ANSWER_TIMEOUT = 0.5
 
 
 def _jupyter_server_extension_points() -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from jupyter_server.services.kernels.connection.base import (
 from websocket import ABNF
 
 from jupyter_sessions_ext.errors import KeeperError
-from jupyter_sessions_ext.keeper import supervisor
+from jupyter_sessions_ext.keeper import starter, supervisor
 from jupyter_sessions_ext.keeper.backlog import Backlog
 from jupyter_sessions_ext.keeper.delivery import CAPACITY, INPUT_SIZE, Delivery
 from jupyter_sessions_ext.keeper.loop import Loop, Receiver
@@ -311,7 +311,7 @@ async def test_a_connection_that_is_made_when_the_server_stops_is_closed(
         go_on.wait(10)
         return ours
 
-    monkeypatch.setattr(supervisor, "connect", connect)
+    monkeypatch.setattr(starter, "connect", connect)
     log = logging.getLogger(__name__)
     keeper = supervisor.Supervisor(tmp_path, log, limit=1, total=1, orphan_timeout=0)
     keeper.keep("a", connection={}, process=None, is_new=True, is_busy=False, allowed=[])

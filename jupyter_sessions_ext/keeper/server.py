@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import resource
@@ -13,22 +12,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .client import Client, Connected
-from .delivery import Delivery
 from .held import HeldConnections
 from .kernel import Kernel
 from .kernels import Kernels, log
 from .link import Link
 from .listener import Listener
+from .lock import Lock
 from .loop import Loop, Timer
 from .memory import Memory
 from .messages import Connection
-from .peer import Peer
 from .port import HeldPort
 from .process import KernelProcess, identity_of
 from .protocol import (
     DAY,
-    LOCK,
     VERSION,
     Kind,
     Packet,
@@ -36,7 +32,7 @@ from .protocol import (
     ended_file,
     pack_json,
 )
-from .stream import Stream
+from .streams import Streams
 
 LINGER = 5.0
 """Seconds for which the keeper stays when there is no kernel to keep."""
@@ -53,20 +49,16 @@ TELL_INTERVAL = 0.1
 LOOK_INTERVAL = 0.2
 """Seconds between looks at whether the folder is still there, while the port is held."""
 
-REATTACH_TIMEOUT = 2.0
-"""Seconds that a client waits at most, when it is back, until it is known what it has."""
-
 
 class Keeper:
     """Records kernels, and hands over to servers.
 
     :param folder: its own, for its user alone
-    :param lock: the descriptor of the file that is locked there
+    :param lock: its lock
     """
 
-    def __init__(self, folder: Path, lock: int) -> None:
+    def __init__(self, folder: Path, lock: Lock) -> None:
         self._folder = folder
-        self._opened = os.open(folder, os.O_RDONLY)
         self._lock = lock
         self._loop = Loop(log)
         self._kernels = Kernels(
@@ -77,9 +69,8 @@ class Keeper:
             spliced=self._spliced,
             ended=self._kernel_ended,
         )
-        self._streams: dict[int, tuple[Client, Link]] = {}
+        self._streams = Streams(self._kernels, self._loop)
         self._server: Link | None = None
-        self._last_stream = 0
         self._to_tell: set[Kernel] = set()
         self._telling: Timer | None = None
         self._confirming: Timer | None = None
@@ -98,7 +89,7 @@ class Keeper:
             "hello": self._hello,
             "kernel": self._kernel,
             "forget": self._forget,
-            "attach": self._attach,
+            "attach": self._streams.attach,
             "status": self._status,
             "retire": self._retire,
             "hold_port": self._hold_port,
@@ -108,11 +99,11 @@ class Keeper:
             "ping": lambda *_, **__: {},
         }
         self._notes: dict[str, Callable[..., None]] = {
-            "detach": self._detach,
+            "detach": self._streams.detach,
             "close_port": self._close_port,
             "hold": self._connections.hold,
             "let_go": self._connections.let_go,
-            "passed_on": self._passed_on,
+            "passed_on": self._streams.passed_on,
         }
 
     # ------------------------------------------------------------------ life
@@ -134,9 +125,7 @@ class Keeper:
         Link(self._loop, connection, self._received, self._ended)
 
     def _ended(self, link: Link, reason: str) -> None:
-        for number, (_, other) in [*self._streams.items()]:
-            if other is link:
-                self._detach(link, number)
+        self._streams.detach_all(link)
         if link is self._server:
             self._server = None
             for kernel in self._kernels:
@@ -210,26 +199,13 @@ class Keeper:
             self._orphaned = self._loop.call_later(self._orphan_timeout, self._reap)
 
     def _look_at_folder(self) -> None:
-        """End without a word when the folder was removed: the next server keeps all elsewhere."""
-        if os.fstat(self._opened).st_nlink == 0:
-            log("the folder is gone")
-            self._loop.stop()
-        elif not self._has_lock():
-            log("there is another keeper")
+        """End without a word when it was removed: the next server keeps all elsewhere."""
+        if (reason := self._lock.lost()) is not None:
+            log(reason)
             self._loop.stop()
         elif self._server is None:
             seconds = LOOK_INTERVAL if self._port.is_held else 100 * LOOK_INTERVAL
             self._loop.call_later(seconds, self._look_at_folder)
-
-    def _has_lock(self) -> bool:
-        """Tell whether this is the folder's keeper; a lock file that was removed is made anew."""
-        if os.fstat(self._lock).st_nlink == 0:
-            lock = lock_in(self._folder)
-            if lock is None:
-                return False
-            os.close(self._lock)
-            self._lock = lock
-        return True
 
     def _reap(self) -> None:
         reason = f"no server came back for it in {self._orphan_timeout:.0f} s"
@@ -259,10 +235,7 @@ class Keeper:
 
     def _received(self, link: Link, packet: Packet) -> None:
         if packet.kind is Kind.REQUEST:
-            attached = self._streams.get(packet.number)
-            if attached is not None and attached[1] is link:
-                # What is wrong with it is that client's matter only.
-                self._loop.call(lambda: attached[0].send(packet.channel, packet.frames))
+            self._streams.request(link, packet)
         elif packet.kind is Kind.FED:
             kernel, *frames = packet.frames
             if kept := self._kernels.get(kernel.decode()):
@@ -375,8 +348,7 @@ class Keeper:
         """Note what clients have by now; again, as long as something is on its way to one."""
         self._confirming = None
         self._memory.give_back()
-        are_under_way = [client.confirm() for client, _ in self._streams.values()]
-        if any(are_under_way):
+        if self._streams.confirm():
             self._confirm_soon()
 
     def _tell(self) -> None:
@@ -388,11 +360,7 @@ class Keeper:
         kernels = {k.kernel_id: k.last.decode("latin-1") for k in self._to_tell}
         idle = [k.kernel_id for k in self._to_tell if k.is_idle]
         self._to_tell.clear()
-        forwarded = {}
-        for stream, (client, _) in self._streams.items():
-            if client.unconfirmed:
-                forwarded[stream] = client.unconfirmed
-                client.unconfirmed = 0
+        forwarded = self._streams.take_forwarded()
         if self._server is not None:
             self._server.send(
                 pack_json(
@@ -424,67 +392,10 @@ class Keeper:
             timer.cancel()
         kept = self._kernels.get(kernel)
         if kept is not None:
-            for number, (client, _) in [*self._streams.items()]:
-                if kept.clients.get(client.memo.client) is client:
-                    del self._streams[number]
+            self._streams.drop(kept)
             self._kernels.drop(kernel, has_transcript=has_transcript)
             self._to_tell.discard(kept)
             self._leave_when_idle()
-
-    def _attach(
-        self,
-        link: Link,
-        answer: Callable[..., None],
-        kernel: str,
-        client: str,
-        has_peer: bool,
-        number: int | None = None,
-    ) -> None:
-        delivery = link.take_file()
-        if delivery is None:
-            raise ProtocolError("no descriptor came with it")
-        file = link.take_file() if has_peer else None
-        connection = Connected(None if file is None else Peer(file), Delivery(delivery))
-        try:
-            kept = self._kernels[kernel]
-            if not kept.is_connected:
-                raise LookupError(f"there is no connection to kernel {kernel}")
-            found = self._kernels.client(kept, client.encode())
-        except BaseException:
-            connection.release()
-            raise
-
-        def attach() -> None:
-            if not link.is_open or self._kernels.get(kernel) is not kept:
-                connection.release()
-                answer(error="the kernel has ended")
-                return
-            # It may be attached already, even by who has waited with this one.
-            for other, (one, _) in [*self._streams.items()]:
-                if one is found:
-                    self._detach(link, other)
-            if found.is_settling:
-                found.when_settled(attach, REATTACH_TIMEOUT)
-                return
-            self._last_stream += 1
-            stream = self._last_stream
-            received = found.memo.received if number is None else number
-            answer(stream=stream, received=received, last=kept.ring.next - 1)
-            self._streams[stream] = (found, link)
-            reader = kept.ring.reader(received + 1)
-            found.attach(Stream(stream, reader, link.send, self._loop.call_later), connection)
-
-        attach()
-
-    def _detach(self, link: Link, stream: int) -> None:
-        attached = self._streams.pop(stream, None)
-        if attached is not None:
-            attached[0].detach()
-
-    def _passed_on(self, link: Link, stream: int, size: int) -> None:
-        attached = self._streams.get(stream)
-        if attached is not None and attached[0].stream is not None:
-            attached[0].stream.passed_on(size)
 
     def _status(self, link: Link, answer: object) -> dict[str, Any]:
         return {
@@ -501,26 +412,15 @@ class Keeper:
         }
 
 
-def lock_in(folder: Path) -> int | None:
-    """Lock the file that a folder's keeper has locked, and return it; None: there is a keeper."""
-    lock = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        # Not flock: of this lock the system tells who has it. The file is opened here only.
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
-    except OSError:
-        os.close(lock)
-        return None
-    return lock
-
-
 def main(folder: Path) -> int:
     """Run a keeper, unless there is one already."""
     os.umask(0o077)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for ignored in (signal.SIGINT, signal.SIGHUP, signal.SIGPIPE, signal.SIGUSR1):
         signal.signal(ignored, signal.SIG_IGN)
-    lock = lock_in(folder)
-    if lock is None:
+    try:
+        lock = Lock(folder)
+    except BlockingIOError:
         return 0
     with contextlib.suppress(ValueError, OSError):
         most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

@@ -1,4 +1,7 @@
-"""What a client sends is noted before it is taken: a killed server takes none of it along."""
+"""What a client sends is noted before it is taken, and kept until the kernel has it.
+
+So a killed server takes none of it along, and neither does a killed keeper.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ import fcntl
 import socket
 import struct
 import termios
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from tornado.iostream import IOStream
 
@@ -42,6 +48,44 @@ class Incoming:
             return None
         finally:
             del buffer
+
+
+@dataclass(slots=True)
+class _Message:
+    channel: str
+    frames: list[bytes]
+    end: int | None = None
+
+
+class Unconfirmed:
+    """A client's messages of which it is not known that the kernel has them, in their order."""
+
+    def __init__(self) -> None:
+        self._messages: deque[_Message] = deque()
+
+    def __iter__(self) -> Iterator[tuple[str, list[bytes]]]:
+        return iter([(message.channel, message.frames) for message in self._messages])
+
+    def add(self, channel: str, frames: list[bytes]) -> None:
+        """Add a message that is being sent."""
+        self._messages.append(_Message(channel, frames))
+
+    def end_last(self, end: int) -> bool:
+        """Note where the last one ends in the bytes that came; tell whether there is one."""
+        if self._messages:
+            self._messages[-1].end = end
+        return bool(self._messages)
+
+    def confirm(self, count: int) -> int | None:
+        """Forget the first ones; return where they end, as far as it was noted."""
+        end = None
+        for _ in range(min(count, len(self._messages))):
+            end = self._messages.popleft().end or end
+        return end
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._messages.clear()
 
 
 def can_note(io: IOStream) -> bool:

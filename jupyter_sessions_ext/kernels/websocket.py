@@ -7,9 +7,7 @@ import contextlib
 import itertools
 import json
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
@@ -26,7 +24,7 @@ from ..keeper.delivery import Delivery
 from ..keeper.messages import CONTENT, HEADER, PARENT
 from ..keeper.protocol import CHANNELS, Record, unpack_records
 from ..keeper.supervisor import Supervisor
-from .incoming import Incoming, buffered, can_note, refuse_endless
+from .incoming import Incoming, Unconfirmed, buffered, can_note, refuse_endless
 from .pace import Pace, sent_at
 from .recording import KeptStream, RecordingMixin
 from .text import Message
@@ -49,16 +47,6 @@ _LATE = 0.5
 
 _ATTEMPTS, _ATTEMPT_INTERVAL = 6, 0.2
 """How often a client is tried to be connected, and seconds by which each wait is longer."""
-
-
-@dataclass
-class _Unconfirmed:
-    """A client's message of which it is not known that the kernel has it."""
-
-    channel: str
-    frames: list[bytes]
-    end: int | None = None
-    """Where it ends in the bytes that the client has sent."""
 
 
 class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
@@ -102,7 +90,7 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
             super().create_stream()
             return
         self._early = []
-        self._unconfirmed: deque[_Unconfirmed] = deque()
+        self._unconfirmed = Unconfirmed()
         self._pace = Pace(self.rate_limit_window)
         self.channels = {name: KeptStream(self, name) for name in CHANNELS}
 
@@ -132,8 +120,8 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
             self._keeper.detach(answer["stream"])
             return
         self._stream = answer["stream"]
-        for waiting in self._unconfirmed:
-            self._keeper.request(self._stream, waiting.channel, waiting.frames)
+        for channel, frames in self._unconfirmed:
+            self._keeper.request(self._stream, channel, frames)
         self._last, self._replayed = answer["received"], answer["last"]
         self._delivery.begin(self._last)
         self.begin()
@@ -212,8 +200,8 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
         self.channels = channels
         for stream in channels.values():
             stream.on_recv_stream(self.handle_outgoing_message)
-        for waiting in self._unconfirmed:
-            channels[waiting.channel].send_multipart(waiting.frames)
+        for channel, frames in self._unconfirmed:
+            channels[channel].send_multipart(frames)
         self._unconfirmed.clear()
 
     def begin(self) -> None:
@@ -270,16 +258,15 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
 
     def request(self, channel: str, frames: list[bytes]) -> None:
         """Send the client's message to the kernel."""
-        self._unconfirmed.append(_Unconfirmed(channel, frames))
+        self._unconfirmed.add(channel, frames)
         if self._stream is not None:
             self._keeper.request(self._stream, channel, frames)
 
     def forwarded(self, count: int) -> None:
         """Forget messages that the kernel has."""
-        for _ in range(min(count, len(self._unconfirmed))):
-            end = self._unconfirmed.popleft().end
-            if self._delivery is not None and end is not None:
-                self._delivery.handle(end)
+        end = self._unconfirmed.confirm(count)
+        if self._delivery is not None and end is not None:
+            self._delivery.handle(end)
 
     def handle_incoming_message(self, incoming_msg: Any) -> None:
         """Handle a message, and note that it is when the kernel has what comes of it.
@@ -291,9 +278,7 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
         super().handle_incoming_message(incoming_msg)
         if self._delivery is not None and self._incoming is not None:
             end = self._delivery.taken - buffered(self._io)
-            if self._unconfirmed:
-                self._unconfirmed[-1].end = end
-            else:
+            if not self._unconfirmed.end_last(end):
                 self._delivery.handle(end)
 
     # ------------------------------------------------------------------ to the client

@@ -1,0 +1,45 @@
+"""A folder's lock: who has it is its keeper."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+from .protocol import LOCK
+
+
+class Lock:
+    """The lock of a folder, as long as that is there.
+
+    :raises BlockingIOError: there is a keeper
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._file = _lock_in(folder)
+        self._opened = os.open(folder, os.O_RDONLY)
+
+    def lost(self) -> str | None:
+        """Return why it is not this keeper's any more; a file that was removed is made anew."""
+        if os.fstat(self._opened).st_nlink == 0:
+            return "the folder is gone"
+        if os.fstat(self._file).st_nlink == 0:
+            try:
+                file = _lock_in(self._folder)
+            except BlockingIOError:
+                return "there is another keeper"
+            os.close(self._file)
+            self._file = file
+        return None
+
+
+def _lock_in(folder: Path) -> int:
+    file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        # Not flock: of this lock the system tells who has it. The file is opened here only.
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1)
+    except OSError as error:
+        os.close(file)
+        raise BlockingIOError(f"{folder} is locked") from error
+    return file
