@@ -67,8 +67,10 @@ def test_cells_go_on_over_restarts_and_end_meanwhile_and_no_line_is_lost(
 
 
 @pytest.mark.drill
-@pytest.mark.timeout(900)
-def test_images_and_widgets_of_many_kernels_go_on_over_restarts(server: Server) -> None:
+@pytest.mark.timeout(1800)
+def test_images_and_widgets_of_many_kernels_go_on_over_restarts(
+    home: Home, server: Server
+) -> None:
     count = 80
     kernels = [
         new_session(server, f"{number}.ipynb")["kernel"]["id"]
@@ -76,11 +78,14 @@ def test_images_and_widgets_of_many_kernels_go_on_over_restarts(server: Server) 
     ]
     with ExitStack() as stack:
         clients = [stack.enter_context(LastingClient(server, kernel)) for kernel in kernels]
-        for number in range(drill_count(1, 20)):
+        for number in range(drill_count(2, 200)):
             asked = [(client, client.execute(RICH.format(count=count))) for client in clients]
             for client, request in asked:
                 until_printed(client, request, 5)
-            server.terminate() if number % 2 else server.kill()
+            server.kill() if number % 4 < 2 else server.terminate()
+            if number % 2:
+                for _, request in asked:
+                    until_ended(home, request)
             server.start()
             for client, request in asked:
                 assert_whole(client, request, count)
