@@ -68,9 +68,7 @@ def test_cells_go_on_over_restarts_and_end_meanwhile_and_no_line_is_lost(
 
 @pytest.mark.drill
 @pytest.mark.timeout(1800)
-def test_images_and_widgets_of_many_kernels_go_on_over_restarts(
-    home: Home, server: Server
-) -> None:
+def test_images_and_widgets_of_many_kernels_go_on_over_restarts(home: Home, server: Server) -> None:
     count = 80
     kernels = [
         new_session(server, f"{number}.ipynb")["kernel"]["id"]

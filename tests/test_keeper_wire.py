@@ -73,23 +73,30 @@ class Wire:
 
 
 @pytest.fixture
-def wire(tmp_path: Path) -> Iterator[Wire]:
-    """Run a keeper that keeps a kernel that is nowhere, which it takes as heard."""
+def keeper(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a keeper."""
     folder = tmp_path / "keeper"
     command = [sys.executable, "-m", "jupyter_sessions_ext.keeper", str(folder)]
-    with ExitStack() as stack:
-        keeper = stack.enter_context(subprocess.Popen(command, stderr=subprocess.DEVNULL))
-        stack.callback(keeper.kill)
-        wait_until((folder / "keeper.sock").exists, 10, "the keeper was there")
-        wire = stack.enter_context(closing(Wire(folder)))
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as keeper:
+        try:
+            wait_until((folder / "keeper.sock").exists, 10, "the keeper was there")
+            yield keeper
+        finally:
+            keeper.kill()
+
+
+@pytest.fixture
+def wire(keeper: subprocess.Popen[bytes], tmp_path: Path) -> Iterator[Wire]:
+    """Have a keeper keep a kernel that is nowhere, which it takes as heard."""
+    with closing(Wire(tmp_path / "keeper")) as wire:
         wire.answer(wire.call("hello", limit=1 << 24, total=1 << 28, orphan_timeout=0))
         keep(wire, "kernel", NOWHERE)
         yield wire
 
 
-def keep(wire: Wire, kernel: str, connection: dict[str, Any]) -> dict[str, Any]:
+def keep(wire: Wire, kernel: str, connection: dict[str, Any], **more: Any) -> dict[str, Any]:
     options = {"is_first": True, "is_new": False, "is_fed": False, "is_busy": True, "allowed": []}
-    return wire.answer(wire.call("kernel", kernel=kernel, connection=connection, **options))
+    return wire.answer(wire.call("kernel", kernel=kernel, connection=connection, **options, **more))
 
 
 @pytest.fixture
@@ -154,3 +161,13 @@ def test_a_client_of_a_kernel_of_which_it_is_not_known_where_it_is_is_refused(
         wire.call("attach", delivery.file, kernel="lost", client="c", has_peer=False)
     )
     assert answer == {"error": "LookupError: there is no connection to kernel lost"}
+
+
+def test_no_keeper_stays_for_a_kernel_that_had_ended_before_it_was_made_known(
+    keeper: subprocess.Popen[bytes], wire: Wire
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as kernel:
+        kernel.wait(20)
+    keep(wire, "kernel", NOWHERE, process={"pid": kernel.pid, "started": None})
+    wire.close()
+    assert keeper.wait(20) == 0

@@ -67,6 +67,8 @@ class Kernel:
         self._spliced = spliced
         self._ended = ended
         self.process: KernelProcess | None = None
+        self.has_ended = False
+        """Whether its process is known to have ended."""
         self._splice: Splice | None = None
         self._finisher: Finisher | None = None
         self._idle_watch = IdleWatch(
@@ -117,19 +119,18 @@ class Kernel:
 
     def follow(self, process: tuple[int, float | None] | None) -> None:
         """Watch its process, if that is known."""
+        self.has_ended = False
         if self.process is not None:
             self.process.close()
             self.process = None
         if process is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
+            try:
                 self.process = KernelProcess(self.loop, *process, self._process_ended)
-
-    @property
-    def has_ended(self) -> bool:
-        """Whether its process is known to have ended."""
-        return self.process is not None and self.process.has_ended
+            except (ProcessLookupError, PermissionError):  # it was gone before it was made known
+                self._process_ended()
 
     def _process_ended(self) -> None:
+        self.has_ended = True
         self.endpoint.lose()
         self._ended(self)
 

@@ -97,7 +97,11 @@ class Listener:
         begun: list[bytes] | None = None
         for count, message in enumerate(messages, 1):  # noqa: B007 - how many there were
             frames = frames_of(message)
-            if not frames or is_private(frames):  # the keeper's questions are no activity
+            if not frames:
+                continue
+            if is_private(frames):  # the keeper's questions are no activity
+                if kernel.execution_state == "starting" and b'"status"' in frames[HEADER]:
+                    self._record(frames)  # but a kernel that answers has started
                 continue
             self._safely(self._heard, frames)
             if b'"status"' in frames[HEADER]:

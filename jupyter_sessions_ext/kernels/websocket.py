@@ -33,8 +33,8 @@ _NAMES = {channel: name for name, channel in CHANNELS.items()}
 
 _V1 = "v1.kernel.websocket.jupyter.org"
 
-_LOOK_INTERVAL, _LOOKS = 0.02, 25
-"""Seconds between looks at the state of a kernel that starts; it is asked at one in so many."""
+_LOOK_INTERVAL, _ASK_INTERVAL = 0.02, 0.5
+"""Seconds between looks at the state of a kernel that starts, and between questions to it."""
 
 _PASS_ON = 1 << 16
 """Bytes after which the keeper hears that they were passed on."""
@@ -68,6 +68,7 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
     _incoming: Incoming | None = None
     _is_over = False
     _has_state = False
+    _asking: asyncio.Future[None] | None = None
 
     @property
     def _keeper(self) -> Supervisor:
@@ -125,22 +126,24 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
         self._last, self._replayed = answer["received"], answer["last"]
         self._delivery.begin(self._last)
         self.begin()
-        if number is None:
-            await self._until_started()
+        if number is None and self._is_starting():
+            # Beside this, for tornado reads nothing from a client until it is connected.
+            self._asking = asyncio.ensure_future(self._ask_until_started())
 
-    async def _until_started(self) -> None:
+    async def _ask_until_started(self) -> None:
         """Ask a kernel of which nothing was heard yet, as jupyter_server does."""
-        if not self._is_starting():
-            return
         shell = self.kernel_manager.connect_shell()
         shell.socket.setsockopt(zmq.LINGER, 0)
         try:
-            for attempt in range(int(self.kernel_info_timeout / _LOOK_INTERVAL)):
-                if not self._is_starting():
-                    break
-                if attempt % _LOOKS == 0:
+            now = asks = time.monotonic()
+            until = now + self.kernel_info_timeout
+            while self._is_starting() and now < until:
+                if now >= asks:
                     self.session.send(shell, "kernel_info_request")
+                    asks = now + _ASK_INTERVAL
                 await asyncio.sleep(_LOOK_INTERVAL)
+                self.multi_kernel_manager.hear()
+                now = time.monotonic()
         finally:
             shell.close()
 
@@ -233,6 +236,8 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
     def end(self) -> None:
         """Disconnect: the client has gone."""
         self._is_over = True
+        if self._asking is not None:
+            self._asking.cancel()
         self.detach()
 
     def detach(self) -> None:
