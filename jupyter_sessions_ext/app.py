@@ -13,6 +13,7 @@ from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebso
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from tornado.ioloop import IOLoop
 from traitlets import CaselessStrEnum, Float, Integer, Unicode, default
+from traitlets.config import Config
 
 from . import metrics
 from .api import admin, core
@@ -23,6 +24,7 @@ from .keeper.protocol import DEFAULT_LIMIT, DEFAULT_TOTAL
 from .kernels.manager import DurableMappingMixin
 from .kernels.recording import RecordingMixin
 from .listening import keep_port_open
+from .options import invalid
 from .page import handler as page
 from .retention import Retention
 from .sessions.manager import SessionManager
@@ -38,6 +40,8 @@ class SessionsApp(ExtensionAppJinjaMixin, ExtensionApp):
     name = "jupyter_sessions_ext"
     static_paths = [page.STATIC]
     template_paths = [page.TEMPLATES]
+    _told: frozenset[str] = frozenset()
+    """Options whose values are not valid, which was logged."""
 
     kernels_on_stop = CaselessStrEnum(
         ["keep", "shutdown"],
@@ -120,6 +124,16 @@ class SessionsApp(ExtensionAppJinjaMixin, ExtensionApp):
             "sessions turn dormant. 0: never."
         ),
     )
+
+    def _find_my_config(self, cfg: Config) -> Config:
+        """Leave out what is no valid value: with the default for it sessions are kept, at least."""
+        found: Config = super()._find_my_config(cfg)
+        for name, wrong in invalid(self, found).items():
+            if name not in self._told:  # it is read more than once
+                self.log.error("%s: its default is used. See `jupyter sessions check`.", wrong)
+            self._told |= {name}
+            del found[name]
+        return found
 
     @property
     def _retention(self) -> Retention:

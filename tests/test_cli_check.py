@@ -170,6 +170,21 @@ def test_a_configuration_that_keeps_little_is_found(home: Home) -> None:
     assert faults(findings(home, hub)[1]) == [("kernels-on-stop", "warning")]
 
 
+def test_options_that_have_no_effect_are_found(home: Home) -> None:
+    configure(
+        home,
+        "c.SessionsApp.orphan_timeout = -1\n"
+        "c.SessionsApp.kernels_on_stop = 'sometimes'\n"
+        "c.SessionsApp.journal_limt = 1\n",
+    )
+    code, found = findings(home)
+    assert code == 1
+    assert {f["subject"] for f in found if f["name"] == "options"} == {
+        "orphan_timeout", "kernels_on_stop", "journal_limt",
+    }  # fmt: skip
+    assert set(faults(found)) == {("options", "problem")}
+
+
 def test_a_configuration_that_cannot_be_loaded_is_found(home: Home) -> None:
     configure(home, "c.ServerApp.port = 1 / 0")
     finding = of(findings(home)[1], "configuration", "problem")

@@ -418,3 +418,17 @@ def test_without_the_extension_its_database_is_harmless_and_can_be_taken_over_ag
         assert new_session(server, "b.ipynb")["id"] != live["id"]
         assert server.terminate() == 0
         assert_no_error(server)
+
+
+def test_options_without_a_valid_value_are_told_of_and_cost_nothing_else(
+    home: Home, server_factory: Callable[..., Server]
+) -> None:
+    options = {"orphan_timeout": "-1", "kernels_on_stop": "sometimes", "journal_limit": "much"}
+    args = [f"--SessionsApp.{name}={value}" for name, value in options.items()]
+    with server_factory(args=args) as server:
+        session = use(server)
+        server.restart()
+        assert_lasted(server, session)
+        for name in options:
+            said = [line for line in server.log.splitlines() if f"'{name}' trait" in line]
+            assert ["its default is used" in line for line in said] == [True, True]  # at each start

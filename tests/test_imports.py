@@ -31,7 +31,7 @@ LAYERS = [
     {"commits", "retention"},
     {"folder", "registry"},
     {"events", "metrics", "storage", "tasks"},
-    {"host"},
+    {"host", "options"},
     {"wire"},
     {"models", "errors"},
 ]

@@ -31,6 +31,7 @@ def _findings(where: Where) -> Iterator[Finding]:
     config, findings = setup.load_config()
     yield from findings
     yield from setup.extension(config)
+    yield from setup.options(config)
     yield from setup.managers(config)
     yield from setup.keeping(config)
     state_dir = where.state_dir

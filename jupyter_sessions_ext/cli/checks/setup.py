@@ -14,9 +14,10 @@ from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelMana
 from traitlets.config import Application, Config
 from traitlets.utils.importstring import import_item
 
-from ... import __version__
+from ... import SessionsApp, __version__
 from ...composition import configured_database, needs_cursor
 from ...host import POSIX
+from ...options import invalid, unknown
 from ...storage.sqlite import MEMORY
 from .findings import Finding, ok, problem, warning
 
@@ -99,6 +100,28 @@ def _extensions(path: str) -> dict[str, bool]:
     return known
 
 
+def options(config: Config) -> Iterator[Finding]:
+    """Tell which of the extension's options have no effect."""
+    app, section = SessionsApp(), config.SessionsApp
+    wrong, without_effect = invalid(app, section), unknown(app, section)
+    if not wrong and not without_effect:
+        yield ok("options", "those of SessionsApp are valid")
+    for option, what in wrong.items():
+        yield problem(
+            "options",
+            f"{what}: its default is used",
+            f"mend or remove SessionsApp.{option}",
+            subject=option,
+        )
+    for option in without_effect:
+        yield problem(
+            "options",
+            f"there is no option SessionsApp.{option}: it has no effect",
+            "the README lists those that there are",
+            subject=option,
+        )
+
+
 def managers(config: Config) -> Iterator[Finding]:
     """Tell whether servers use our manager classes, or ours around the configured ones."""
     if config.GatewayClient.get("url") or os.environ.get("JUPYTER_GATEWAY_URL"):
@@ -165,11 +188,11 @@ def _not_importable(name: str, trait: str, error: Exception) -> Finding:
 
 def keeping(config: Config) -> Iterator[Finding]:
     """Tell what the configuration wants to be kept."""
-    on_stop = config.SessionsApp.get("kernels_on_stop")
-    if on_stop is None:
+    on_stop = str(config.SessionsApp.get("kernels_on_stop")).lower()
+    if on_stop not in ("keep", "shutdown"):
         on_hub = "JUPYTERHUB_SERVICE_PREFIX" in os.environ
         on_stop = "shutdown" if on_hub else "keep"
-    if str(on_stop).lower() == "keep":
+    if on_stop == "keep":
         yield ok("kernels-on-stop", "kernels are kept when a server is stopped")
     else:
         yield warning(
