@@ -14,6 +14,7 @@ import httpx
 import psutil
 import pytest
 from clients import new_session, sessions
+from commands import run
 from drills import drill_count
 from homes import TESTS, history, state_folder, until_ended
 from kept import suspended
@@ -170,6 +171,8 @@ def test_kernels_end_that_no_server_comes_back_for(
     server.kill()
     wait_until(lambda: not kernel_processes(home), 20, "the kernel had ended")
     wait_until(lambda: not keepers(home), 20, "the keeper had ended")
+    [item] = run(home, "list", "--json").json
+    assert (item["state"], "no server came back for it in" in item["reason"]) == ("dormant", True)
     server.start()
     assert sessions(server) == []
     assert history(home, session["id"])[-1][0] == "dormant"

@@ -284,7 +284,7 @@ def test_a_cell_that_ends_while_there_is_neither_server_nor_keeper_ends(
         shared.start()
         wait_until(lambda: client.is_finished(request), 20, "it had finished")
         assert client.text(request).endswith(
-            "[The kernel has dropped some of this cell's output.]\n"
+            "[Some of this cell's output is lost: the kernel was not heard.]\n"
         )
         finishes(client)
 

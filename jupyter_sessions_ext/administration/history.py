@@ -57,10 +57,14 @@ def read_time(name: str, text: str | None) -> datetime | None:
     """
     if text is None:
         return None
+    if "T" in text:  # in a query a plus sign stands for a space, and many do not escape it
+        text = text.replace(" ", "+")
     try:
         return in_utc(name, msgspec.convert(text, Time))
     except msgspec.ValidationError as error:
-        raise InvalidBodyError(f"{name}: {error}") from error
+        raise InvalidBodyError(
+            f"{name}: {error}; a time is such as 2026-01-31T12:00:00Z"
+        ) from error
 
 
 def _write_place(event: Event) -> str:

@@ -29,7 +29,7 @@ from ..errors import SessionsError, StateRefusedError
 from ..folder import Lease, Place, describe, faults, known_places, prepare
 from ..host import machine_id
 from ..kernels.logs import end_of_log
-from ..kernels.recovery import Adopt, Sleep, observe, plan, rebuilt
+from ..kernels.recovery import Adopt, Sleep, observe, plan, reaped, rebuilt
 from ..kernels.usage import Usage, UsageMeter
 from ..models import (
     Change,
@@ -151,7 +151,13 @@ class Kept:
         sessions = {s.session_id: s for s in self.snapshot.sessions}
         if self.holder is None:  # else its server is about to note what has changed
             kernels = {k.kernel_id: k for k in self.snapshot.kernels}
-            for action in plan(sessions.values(), kernels.values(), self.processes, machine_id()):
+            for action in plan(
+                sessions.values(),
+                kernels.values(),
+                self.processes,
+                machine_id(),
+                reaped(self.place),
+            ):
                 if isinstance(action, Sleep):
                     session = action.session
                     last = kernels.get(session.kernel_id or "")

@@ -147,7 +147,7 @@ class IdleWatch:
             return
         stream = {
             "name": "stderr",
-            "text": "[The kernel has dropped some of this cell's output.]\n",
+            "text": "[Some of this cell's output is lost: the kernel was not heard.]\n",
         }
         self._record([
             self._message(frames, "stream", stream),

@@ -26,7 +26,7 @@ ANSWER_TIMEOUT = 5.0
 LOG_LIMIT = 1 << 20
 """Bytes; a keeper that is started begins a longer log anew."""
 
-_PING_INTERVAL = 10.0
+_PING_INTERVAL = 5.0
 _GRACE = 0.2
 _RETRY_INTERVAL = 0.02
 

@@ -19,6 +19,7 @@ import psutil
 
 from .. import metrics
 from ..errors import AdoptionError, KernelGoneError, StoreUnavailableError
+from ..folder import Place
 from ..host import (
     boot_id,
     environment,
@@ -216,7 +217,8 @@ def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) 
     kernels = list(registry.kernels.values())
     kernels += _found_again(workspace)
     processes = observe(kernels)
-    actions = plan(registry.sessions.values(), kernels, processes, machine_id(), _reaped(workspace))
+    reasons = reaped(workspace.place) if workspace.place is not None else {}
+    actions = plan(registry.sessions.values(), kernels, processes, machine_id(), reasons)
     sessions: dict[str, SessionRecord] = {}
     kept: list[KernelRecord] = []
     gone: list[KernelRecord] = []
@@ -302,11 +304,10 @@ def _events(sessions: Iterable[SessionRecord], kernels: Iterable[KernelRecord]) 
         yield Event(action=EventAction.ADOPTED, kernel_id=kernel.kernel_id)
 
 
-def _reaped(workspace: Workspace) -> dict[str, str]:
-    """Return why the keeper has ended kernels, by kernel id."""
+def reaped(place: Place) -> dict[str, str]:
+    """Return why the keeper of a place has ended kernels, by kernel id."""
     with contextlib.suppress(OSError, ValueError):
-        if workspace.place is not None:
-            return dict(json.loads(ended_file(workspace.place.keeper).read_text()))
+        return dict(json.loads(ended_file(place.keeper).read_text()))
     return {}
 
 
