@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import pytest
 import zmq
 from websocket import ABNF
 
+from jupyter_sessions_ext.keeper import client as clients
 from jupyter_sessions_ext.keeper import process as processes
 from jupyter_sessions_ext.keeper import stream as streams
 from jupyter_sessions_ext.keeper.client import Client, Connected
@@ -51,10 +52,14 @@ class Known:
             "ipc", str(folder / "kernel"), (1, 2, 3, 4), b"key", "hmac-x"
         )
         endpoint.hear()
-        self.client = Client(endpoint, Memo(folder, "kernel", b"client", 0, {}), lambda _: None)
+        self.recorded: list[Channel] = []
+        self.client = Client(endpoint, Memo(folder, "kernel", b"client", 0, {}), self._record)
         reader = Ring(folder / "ring", 1 << 16).reader(1)
         self.stream = Stream(1, reader, lambda _: None, self.loop.call_later)
         self.delivery = Delivery.create()
+
+    def _record(self, messages: list[tuple[Channel, bytes, Sequence[bytes]]]) -> None:
+        self.recorded += [channel for channel, _, _ in messages]
 
     def run(self) -> None:
         self.loop.call_later(0.01, self.loop.stop)
@@ -275,3 +280,47 @@ def test_what_was_replied_to_is_known_though_its_keeper_could_not_note_it(
     successor = kernels(tmp_path).keep("kernel", is_new=False, is_fed=False)
     successor.finish_pending()
     assert [*successor.clients[b"client"].memo.pending] == ["open"]
+
+
+def test_what_may_ask_a_question_is_forwarded_when_that_would_be_received_and_the_rest_after_it(
+    known: Known, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
+    """A kernel that starts binds one socket after another, and drops what it cannot address."""
+    where = known.client._kernel.connection
+    assert where is not None
+    asks = [*WHOLE[:-1], b'{"allow_stdin": true}']
+    follows = [*WHOLE[:2], b'{"msg_id": "b"}', *WHOLE[3:]]
+    with context.socket(zmq.ROUTER) as shell, context.socket(zmq.ROUTER) as stdin:
+        shell.bind(where.url(Channel.SHELL))
+        for frames in (asks, follows):
+            known.client.send(Channel.SHELL, frames)
+        known.run()
+        assert not shell.poll(100)
+        stdin.bind(where.url(Channel.STDIN))
+        received = [shell.recv_multipart() for _ in range(2) if until(known, shell)]
+        assert [message[1:] for message in received] == [asks, follows]
+        stdin.send_multipart([received[0][0], *WHOLE])
+        known.loop.call_later(0.1, known.loop.stop)
+        known.loop.run()
+    assert known.recorded == [Channel.STDIN]
+
+
+def test_a_kernel_that_asks_nothing_is_sent_all_the_same(
+    known: Known, context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "ASK_TIMEOUT", 0.1)
+    where = known.client._kernel.connection
+    assert where is not None
+    with context.socket(zmq.ROUTER) as shell:
+        shell.bind(where.url(Channel.SHELL))
+        known.client.send(Channel.SHELL, [*WHOLE[:-1], b'{"allow_stdin": true}'])
+        assert until(known, shell)
+
+
+def until(known: Known, socket: zmq.Socket[bytes]) -> bool:
+    """Run until something has come on a socket."""
+    for _ in range(1000):
+        known.run()
+        if socket.poll(0):
+            return True
+    return False

@@ -6,6 +6,7 @@ import contextlib
 import sys
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -30,6 +31,9 @@ from .messages import (
 from .peer import NotAMessageError, Peer, requests
 from .protocol import Channel
 from .stream import Stream
+
+ASK_INTERVAL, ASK_TIMEOUT = 0.005, 2.0
+"""Seconds between looks at whether a kernel can ask a client, and until it is expected to."""
 
 SETTLE_INTERVAL = 0.01
 SETTLE_TIMEOUT = 30.0
@@ -100,6 +104,10 @@ class Client:
         self._connection: Connected | None = None
         self._settling: _Settling | None = None
         self._seen: dict[str, None] = dict.fromkeys(memo.pending)
+        self._waiting: deque[tuple[bool, Callable[[], object]]] = deque()
+        """What is to be forwarded, and whether it may ask the client something."""
+        self._never_asked = ""
+        """The name of sockets that no question comes on."""
         self._name = ""
         """Of the sockets that it sends on; empty: there are none."""
         self._sockets: dict[str, dict[Channel, Receiver]] = {}
@@ -156,7 +164,35 @@ class Client:
         if channel is Channel.STDIN:  # it is busy, and was heard
             forward()
         else:
-            self._kernel.when_heard(forward)
+            may_ask = len(frames) > 1 + CONTENT and b"allow_stdin" in frames[1 + CONTENT]
+            self._kernel.when_heard(partial(self._forward_in_order, may_ask, forward))
+
+    def _forward_in_order(self, may_ask: bool, forward: Callable[[], object]) -> None:
+        self._waiting.append((may_ask, forward))
+        if len(self._waiting) == 1:
+            self._forward_waiting(time.monotonic() + ASK_TIMEOUT)
+
+    def _forward_waiting(self, until: float) -> None:
+        """Forward what may ask the client something when that would get here, and the rest."""
+        while self._waiting:
+            may_ask, forward = self._waiting[0]
+            if may_ask and not self._can_be_asked(until):
+                again = partial(self._forward_waiting, until)
+                self._kernel.loop.call_later(ASK_INTERVAL, again)
+                break
+            self._waiting.popleft()
+            self._kernel.loop.call(forward)
+
+    def _can_be_asked(self, until: float) -> bool:
+        """Tell whether a question gets here: a kernel drops one for a name that it does not know.
+
+        :param until: when it is taken for a kernel that asks nothing
+        """
+        self.connect()
+        if time.monotonic() > until:
+            self._never_asked = self._name
+        is_connected = self._sockets[self._name][Channel.STDIN].is_connected
+        return is_connected or self._name == self._never_asked
 
     def _forward(self, channel: Channel, frames: Sequence[bytes], stream: Stream | None) -> None:
         if stream is not None and stream is self.stream:
@@ -194,7 +230,8 @@ class Client:
     @property
     def is_away(self) -> bool:
         """Whether it is neither connected nor waited for."""
-        return self._connection is None and self._settling is None and not self.memo.pending
+        is_used = self._connection or self._settling or self._waiting or self.memo.pending
+        return not is_used
 
     def _rest(self) -> None:
         """Let go of what is of no use when nothing is to come for it alone."""
@@ -272,6 +309,7 @@ class Client:
 
     def close(self) -> None:
         """Let go of the client."""
+        self._waiting.clear()
         self._close_sockets(self._sockets)
         self.memo.rest()
         self.stream = None

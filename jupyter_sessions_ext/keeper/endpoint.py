@@ -36,7 +36,7 @@ class Endpoint:
         self._asked: deque[Callable[[], object]] = deque()
 
     def open_socket(self, channel: Channel, kind: int, identity: bytes = b"") -> zmq.Socket[bytes]:
-        """Return a socket that is connected to a channel."""
+        """Return a socket that is being connected to a channel; that for questions tells when."""
         assert self.connection is not None
         socket = self._context.socket(kind)
         socket.linger = 1000
@@ -44,6 +44,8 @@ class Endpoint:
         socket.reconnect_ivl, socket.reconnect_ivl_max = 10, 200
         if identity:
             socket.identity = identity
+        if channel is Channel.STDIN:
+            socket.immediate = 1
         if self.connection.curve:
             socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
             socket.curve_serverkey = self.connection.curve

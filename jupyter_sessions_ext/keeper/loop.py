@@ -184,6 +184,14 @@ class Receiver:
         """Whether there is more than could be handled yet."""
         return self._is_due
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether there is a connection now, of a socket that is ``immediate``."""
+        events = int(self.socket.getsockopt(zmq.EVENTS))
+        if events & zmq.POLLIN:  # its file does not tell of that again
+            self._look_soon()
+        return bool(events & zmq.POLLOUT)
+
     def look(self) -> None:
         """Receive what is there. To be called after each message sent, too.
 
