@@ -13,7 +13,7 @@ from uuid import uuid4
 import minimal_kernel
 import psutil
 import pytest
-from clients import new_session, sessions
+from clients import new_session, sessions, until_idle
 from disks import fill, small_disk
 from homes import kernel_process
 from kept import (
@@ -329,6 +329,7 @@ def test_a_client_of_a_kernel_that_is_ended_hears_its_last_words_and_stays_conne
     with LastingClient(shared, kernel_id) as client:
         finishes(client)
         if how == "culled":
+            until_idle(shared, kernel_id)
             reply = shared.post(f"/test/cull/{kernel_id}")
         else:
             path = f"kernels/{kernel_id}" if how == "kernel" else f"sessions/{session['id']}"

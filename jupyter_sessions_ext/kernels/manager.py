@@ -279,6 +279,7 @@ class DurableMappingMixin(RecordingMixin):
 
     async def cull_kernel_if_idle(self, kernel_id: str) -> None:
         """Cull as the class behind does; it is the reason that its sessions are given."""
+        self.hear()  # one that has just begun to work is not idle
         with self._because(kernel_id, "culled"):
             await super().cull_kernel_if_idle(kernel_id)
 
