@@ -16,13 +16,15 @@ import pytest
 from clients import new_session
 from commands import held_lease, keep, run, write_server_file
 from homes import kernel_process, without_us
+from kept import suspended
 from records import EVERYTHING, KERNEL, SESSION
-from servers import Home, Server
+from servers import Home, Server, keepers, wait_until
 from workspaces import spoil
 
 from jupyter_sessions_ext.cli.checks import servers as checks
 from jupyter_sessions_ext.cli.checks import setup
 from jupyter_sessions_ext.host import machine_id
+from jupyter_sessions_ext.keeper import takeover
 from jupyter_sessions_ext.models import Change
 from jupyter_sessions_ext.storage.migrations import LATEST
 
@@ -93,12 +95,33 @@ def test_a_good_set_up_has_no_faults_with_and_without_a_server(home: Home) -> No
         assert server.url in of(found, "server", "ok")["text"]
         assert f"pid {server.pid}" in of(found, "lease", "ok")["text"]
         assert of(found, "kernels", "ok")["text"].endswith(": 1 run")
+        [keeper] = keepers(home)
+        assert f"pid {keeper.pid} has " in of(found, "keeper", "ok")["text"]
         server.terminate()
         code, found = findings(home)
         assert (code, faults(found)) == (0, [])
+        assert f"holds port {server.port} for the next" in of(found, "keeper", "ok")["text"]
         said = run(home, "check", env={"PATH": ""}).out.splitlines()
         assert len(said) == len(found) + 1
         assert said[-1] == f"0 problem(s), 0 warning(s), {len(found)} fine."
+
+
+def test_a_keeper_that_hangs_or_is_gone_while_no_server_runs_is_found(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(takeover, "_TIMEOUT", 0.5)
+    with Server(home) as server:
+        server.execute(new_session(server)["kernel"]["id"], "1")
+        server.kill()
+        [keeper] = keepers(home)
+        with suspended(keeper):
+            assert "does not answer" in of(findings(home)[1], "keeper", "warning")["text"]
+        keeper.kill()
+        wait_until(lambda: not keepers(home), 10, "the keeper had ended")
+        assert "there is none" in of(findings(home)[1], "keeper", "warning")["text"]
+        server.start()
+        wait_until(lambda: keepers(home), 10, "there was another")
+        assert faults(findings(home)[1]) == []
 
 
 # -------------------------------------------------------------------------- the configuration

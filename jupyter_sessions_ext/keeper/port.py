@@ -66,9 +66,9 @@ class HeldPort:
         self._port: _Port | None = None
 
     @property
-    def is_held(self) -> bool:
-        """Whether it is open."""
-        return self._port is not None and bool(self._port.sockets)
+    def address(self) -> tuple[str, int] | None:
+        """Which is held, if any is."""
+        return self._port.address if self._port is not None and self._port.sockets else None
 
     def hold(self, link: Link, answer: object, host: str, port: int, count: int) -> dict[str, Any]:
         """Hold the sockets that came with this call."""

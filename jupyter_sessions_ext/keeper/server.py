@@ -204,7 +204,7 @@ class Keeper:
             log(reason)
             self._loop.stop()
         elif self._server is None:
-            seconds = LOOK_INTERVAL if self._port.is_held else 100 * LOOK_INTERVAL
+            seconds = LOOK_INTERVAL if self._port.address else 100 * LOOK_INTERVAL
             self._loop.call_later(seconds, self._look_at_folder)
 
     def _reap(self) -> None:
@@ -400,6 +400,7 @@ class Keeper:
     def _status(self, link: Link, answer: object) -> dict[str, Any]:
         return {
             "pid": os.getpid(),
+            "port": self._port.address,
             "kernels": {
                 kernel.kernel_id: {
                     "first": kernel.ring.first,

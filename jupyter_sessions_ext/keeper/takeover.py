@@ -104,6 +104,20 @@ def close_port(folder: Path) -> None:
         keeper.sendall(pack_json(Kind.NOTE, op="close_port"))
 
 
+def status(folder: Path) -> dict[str, Any] | None:
+    """Return what a folder's keeper tells of itself; None: there is none.
+
+    :raises TimeoutError: it does not answer
+    """
+    try:
+        with connect(folder, _TIMEOUT) as keeper:
+            return _call(keeper, "status")[0]
+    except TimeoutError:
+        raise
+    except (OSError, ProtocolError):
+        return None
+
+
 def _ask(folder: Path, what: str, address: tuple[str, int]) -> list[socket.socket]:
     """Ask a keeper about an address, and return the sockets that come with the answer.
 

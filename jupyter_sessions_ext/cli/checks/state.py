@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 
 from ...errors import SchemaTooNewError, SessionsError, StoreCorruptError
 from ...folder import Fault, Lease, Place, faults, known_places, places
 from ...host import find_marked, is_on_network, machine_id
+from ...keeper.takeover import status
 from ...kernels.recovery import observe
 from ...models import Snapshot
 from ...storage.migrations import LATEST
@@ -20,6 +22,9 @@ from .findings import Finding, ok, problem, warning
 
 _LITTLE, _TOO_LITTLE = 200_000_000, 5_000_000
 """Bytes that are free on a disk."""
+
+_LOOKS, _LOOK_INTERVAL = 20, 0.1
+"""How often it is looked for a keeper, and seconds in between."""
 
 
 def folder(state_dir: Path) -> Iterator[Finding]:
@@ -175,6 +180,39 @@ def _database(place: Place, *, unused: bool) -> tuple[Finding, Snapshot | None]:
     return ok(name, text, subject=subject), snapshot
 
 
+def _keeper(place: Place, count: int, *, is_free: bool) -> Iterator[Finding]:
+    """Tell whether the kernels that run are recorded, and what port is held for the next server."""
+    name, subject = "keeper", str(place.keeper)
+    try:
+        said = status(place.keeper)
+        for _ in range(_LOOKS):
+            if said is not None or is_free or not count:
+                break
+            time.sleep(_LOOK_INTERVAL)  # its server may have started it just now
+            said = status(place.keeper)
+    except TimeoutError:
+        text = f"{place.root_dir}: it does not answer"
+        advice = "start a server, which replaces it" if is_free else "wait: the server replaces it"
+        yield warning(name, text, advice, subject=subject)
+        return
+    if said is not None:
+        kept = said["kernels"].values()
+        text = f"{place.root_dir}: pid {said['pid']} has {size(sum(k['bytes'] for k in kept))}"
+        if is_free and said["port"]:
+            text += f", and holds port {said['port'][1]} for the next server"
+        yield ok(name, text, subject=subject)
+    elif count:
+        yield warning(
+            name,
+            f"{place.root_dir}: there is none: what its kernels print is lost, and nobody ends "
+            "them while no server runs",
+            "start a server, or end them: `jupyter sessions stop --all`"
+            if is_free
+            else "see the server's log, which says why none can be started",
+            subject=subject,
+        )
+
+
 def _kernels(
     place: Place, snapshot: Snapshot, recorded: Container[str], *, is_free: bool
 ) -> Iterator[Finding]:
@@ -185,6 +223,7 @@ def _kernels(
     name = "kernels"
     running = observe(snapshot.kernels)
     yield ok(name, f"{place.root_dir}: {len(running)} run", subject=str(place.folder))
+    yield from _keeper(place, len(running), is_free=is_free)
     for kernel_id, pid, _ in find_marked(place.key):
         if kernel_id not in recorded:
             yield warning(
