@@ -162,7 +162,7 @@ class Client:
         """
         forward = partial(self._forward, channel, frames, self.stream)
         if channel is Channel.STDIN:  # it is busy, and was heard
-            forward()
+            self._forward_in_order(True, forward)
         else:
             may_ask = len(frames) > 1 + CONTENT and b"allow_stdin" in frames[1 + CONTENT]
             self._kernel.when_heard(partial(self._forward_in_order, may_ask, forward))
