@@ -300,8 +300,10 @@ def test_what_may_ask_a_question_is_forwarded_when_that_would_be_received_and_th
         received = [shell.recv_multipart() for _ in range(2) if until(known, shell)]
         assert [message[1:] for message in received] == [asks, follows]
         stdin.send_multipart([received[0][0], *WHOLE])
-        known.loop.call_later(0.1, known.loop.stop)
-        known.loop.run()
+        for _ in range(1000):
+            known.run()
+            if known.recorded:
+                break
     assert known.recorded == [Channel.STDIN]
 
 
@@ -315,6 +317,38 @@ def test_a_kernel_that_asks_nothing_is_sent_all_the_same(
         shell.bind(where.url(Channel.SHELL))
         known.client.send(Channel.SHELL, [*WHOLE[:-1], b'{"allow_stdin": true}'])
         assert until(known, shell)
+
+
+def test_what_interrupts_a_kernel_does_not_wait_until_it_can_ask_something(
+    known: Known, context: zmq.Context[zmq.Socket[bytes]]
+) -> None:
+    where = known.client._kernel.connection
+    assert where is not None
+    with context.socket(zmq.ROUTER) as control:
+        control.bind(where.url(Channel.CONTROL))
+        known.client.send(Channel.SHELL, [*WHOLE[:-1], b'{"allow_stdin": true}'])
+        known.client.send(Channel.CONTROL, [*WHOLE[:2], b'{"msg_id": "b"}', *WHOLE[3:]])
+        assert until(known, control)
+    assert [*known.client.memo.pending] == []  # no request, and the cell was not forwarded
+
+
+def test_an_answer_waits_for_as_long_as_it_takes_and_not_for_another_process(
+    known: Known, context: zmq.Context[zmq.Socket[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clients, "ASK_TIMEOUT", 0.0)
+    where = known.client._kernel.connection
+    assert where is not None
+    answers = [[*WHOLE[:2], b'{"msg_id": "%d"}' % number, *WHOLE[3:]] for number in range(2)]
+    with context.socket(zmq.ROUTER) as stdin:
+        known.client.send(Channel.STDIN, answers[0])
+        known.run()
+        known.client.begin_anew()
+        known.client.send(Channel.STDIN, answers[1])
+        known.run()
+        assert known.client.unconfirmed == 0
+        stdin.bind(where.url(Channel.STDIN))
+        assert until(known, stdin)
+        assert stdin.recv_multipart()[1:] == answers[1]
 
 
 def until(known: Known, socket: zmq.Socket[bytes]) -> bool:

@@ -128,3 +128,34 @@ def test_what_is_called_soon_or_later_may_fail_and_the_next_is_called(loop: Watc
     loop.run()
     assert loop.errors == ["LookupError", "LookupError"]
     assert called == ["soon", "later"]
+
+
+@pytest.mark.parametrize("is_reused", [False, True])
+def test_a_file_that_is_forgotten_in_the_same_turn_is_not_called_any_more(
+    loop: Watched, is_reused: bool
+) -> None:
+    """Whose it is by then may be another's: a process that was started again, for one."""
+    files = [loop.file(), loop.file()]
+    called: list[int] = []
+
+    def other(_: int) -> None:
+        called.append(2)
+        loop.stop()
+
+    def call(index: int) -> Callable[[int], object]:
+        def callback(_: int) -> None:
+            called.append(index)
+            for file in files:
+                loop.forget(file)
+            if is_reused:
+                loop.watch(files[1 - index], other)
+            else:
+                loop.stop()
+
+        return callback
+
+    for index, file in enumerate(files):
+        loop.watch(file, call(index))
+    loop.run()
+    assert len(called) == 1 + is_reused
+    assert called[1:] == [2] * is_reused

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sys
 import time
 import uuid
@@ -33,7 +34,9 @@ from .protocol import Channel
 from .stream import Stream
 
 ASK_INTERVAL, ASK_TIMEOUT = 0.005, 2.0
-"""Seconds between looks at whether a kernel can ask a client, and until it is expected to."""
+"""Seconds between looks at whether a client can be asked, and after which it will not be."""
+
+MAY_ASK = re.compile(rb'"allow_stdin":\s*true')
 
 SETTLE_INTERVAL = 0.01
 SETTLE_TIMEOUT = 30.0
@@ -105,9 +108,9 @@ class Client:
         self._settling: _Settling | None = None
         self._seen: dict[str, None] = dict.fromkeys(memo.pending)
         self._waiting: deque[tuple[bool, Callable[[], object]]] = deque()
-        """What is to be forwarded, and whether it may ask the client something."""
-        self._never_asked = ""
-        """The name of sockets that no question comes on."""
+        """Requests that are to be forwarded, and whether each may ask the client something."""
+        self._answers: deque[Callable[[], object]] = deque()
+        self._answering: Timer | None = None
         self._name = ""
         """Of the sockets that it sends on; empty: there are none."""
         self._sockets: dict[str, dict[Channel, Receiver]] = {}
@@ -125,8 +128,9 @@ class Client:
         It is under a new name each time: there are kernels that hear nobody whose name was in use.
         """
         if not self._name:
-            self._name = uuid.uuid4().hex
-            self._open(self._name)
+            name = uuid.uuid4().hex
+            self._open(name)
+            self._name = name
 
     def _open(self, name: str) -> None:
         """Have sockets to which the kernel sends what it has for a name."""
@@ -138,6 +142,11 @@ class Client:
             )
             for channel in _CHANNELS
         }
+
+    def begin_anew(self) -> None:
+        """Expect nothing of a kernel's former process, nor answer what that has asked."""
+        self.memo.pending.clear()
+        self._answers.clear()
 
     def reconnect(self) -> None:
         """Be connected to where the kernel is now, if there is something to come."""
@@ -161,38 +170,68 @@ class Client:
         :param frames: with the delimiter and a signature
         """
         forward = partial(self._forward, channel, frames, self.stream)
-        if channel is Channel.STDIN:  # it is busy, and was heard
-            self._forward_in_order(True, forward)
-        else:
-            may_ask = len(frames) > 1 + CONTENT and b"allow_stdin" in frames[1 + CONTENT]
+        if channel is Channel.STDIN:
+            self._answers.append(forward)
+            self._forward_answers()
+        elif channel is Channel.SHELL:
+            may_ask = len(frames) > 1 + CONTENT and MAY_ASK.search(frames[1 + CONTENT]) is not None
             self._kernel.when_heard(partial(self._forward_in_order, may_ask, forward))
+        else:
+            self._kernel.when_heard(forward)
+
+    def _forward_answers(self) -> None:
+        """Forward answers to questions, as soon as there is a connection that they go on."""
+        while self._answers:
+            if not self._has_stdin():
+                if self._answering is None:
+                    self._answering = self._kernel.loop.call_later(ASK_INTERVAL, self._answer_again)
+                break
+            self._kernel.loop.call(self._answers.popleft())
+
+    def _answer_again(self) -> None:
+        self._answering = None
+        self._forward_answers()
 
     def _forward_in_order(self, may_ask: bool, forward: Callable[[], object]) -> None:
         self._waiting.append((may_ask, forward))
         if len(self._waiting) == 1:
-            self._forward_waiting(time.monotonic() + ASK_TIMEOUT)
+            self._forward_waiting()
 
-    def _forward_waiting(self, until: float) -> None:
-        """Forward what may ask the client something when that would get here, and the rest."""
+    def _forward_waiting(self, until: float | None = None) -> None:
+        """Forward requests, each that may ask the client something when a question would get here.
+
+        A kernel drops a question for a name that it does not know, and waits for the answer.
+
+        :param until: when it is taken for a kernel that asks nothing
+        """
+        until = time.monotonic() + ASK_TIMEOUT if until is None else until
         while self._waiting:
             may_ask, forward = self._waiting[0]
             if may_ask and not self._can_be_asked(until):
-                again = partial(self._forward_waiting, until)
-                self._kernel.loop.call_later(ASK_INTERVAL, again)
+                self._kernel.loop.call_later(ASK_INTERVAL, partial(self._look_again, until))
                 break
             self._waiting.popleft()
             self._kernel.loop.call(forward)
 
-    def _can_be_asked(self, until: float) -> bool:
-        """Tell whether a question gets here: a kernel drops one for a name that it does not know.
+    def _look_again(self, until: float) -> None:
+        if self._kernel.is_heard:
+            self._forward_waiting(until)
+        else:  # it has ended meanwhile
+            self._kernel.when_heard(self._forward_waiting)
 
-        :param until: when it is taken for a kernel that asks nothing
-        """
-        self.connect()
-        if time.monotonic() > until:
-            self._never_asked = self._name
-        is_connected = self._sockets[self._name][Channel.STDIN].is_connected
-        return is_connected or self._name == self._never_asked
+    def _can_be_asked(self, until: float) -> bool:
+        if self._kernel.asks_nothing or self._has_stdin():
+            return True
+        self._kernel.asks_nothing = time.monotonic() > until
+        return self._kernel.asks_nothing
+
+    def _has_stdin(self) -> bool:
+        """Tell whether there is a connection for questions and answers now."""
+        try:
+            self.connect()
+        except (OSError, zmq.ZMQError):
+            return True  # whoever forwards something is told what is wrong
+        return self._sockets[self._name][Channel.STDIN].find_connected()
 
     def _forward(self, channel: Channel, frames: Sequence[bytes], stream: Stream | None) -> None:
         if stream is not None and stream is self.stream:
@@ -310,6 +349,7 @@ class Client:
     def close(self) -> None:
         """Let go of the client."""
         self._waiting.clear()
+        self._answers.clear()
         self._close_sockets(self._sockets)
         self.memo.rest()
         self.stream = None

@@ -29,14 +29,19 @@ class Endpoint:
         self.loop = loop
         self.connection: Connection | None = None
         self._context = context
-        self._is_heard = False
+        self.is_heard = False
+        self.asks_nothing = False
+        """Whether there is nobody for questions and answers where the kernel should be."""
         self._waiting: list[Callable[[], object]] = []
         self._nudge: _Nudge | None = None
         self._asker: Receiver | None = None
         self._asked: deque[Callable[[], object]] = deque()
 
     def open_socket(self, channel: Channel, kind: int, identity: bytes = b"") -> zmq.Socket[bytes]:
-        """Return a socket that is being connected to a channel; that for questions tells when."""
+        """Return a socket that is being connected to a channel.
+
+        That for questions takes nothing before it is: it can be asked whether it is.
+        """
         assert self.connection is not None
         socket = self._context.socket(kind)
         socket.linger = 1000
@@ -58,14 +63,15 @@ class Endpoint:
         :param is_busy: it would not answer, and is taken as heard
         """
         self.close()
-        self._is_heard = is_busy
+        self.asks_nothing = False
+        self.is_heard = is_busy
         if not is_busy:
             self._nudge = _Nudge(self)
 
     def hear(self) -> None:
         """Let through what waits."""
-        if not self._is_heard:
-            self._is_heard = True
+        if not self.is_heard:
+            self.is_heard = True
             self._nudge_no_more()
             waiting, self._waiting = self._waiting, []
             for forward in waiting:
@@ -74,11 +80,11 @@ class Endpoint:
     def lose(self) -> None:
         """Let nothing through until a kernel is heard again: this one has ended."""
         self.close()
-        self._is_heard = False
+        self.is_heard = False
 
     def when_heard(self, forward: Callable[[], object]) -> None:
         """Forward a client's message, as soon as what comes of it is heard."""
-        if self._is_heard:
+        if self.is_heard:
             forward()
         else:
             self._waiting.append(forward)

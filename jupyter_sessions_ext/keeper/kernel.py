@@ -91,7 +91,7 @@ class Kernel:
         endpoint = self.endpoint
         if is_new:
             for client in self.clients.values():
-                client.memo.pending.clear()
+                client.begin_anew()
         if connection != endpoint.connection:
             self._disconnect()
             endpoint.connection = connection
@@ -104,7 +104,8 @@ class Kernel:
                 client.reconnect()
         elif not is_new:
             return
-        endpoint.listen(is_busy=is_busy)
+        if not self.has_ended:
+            endpoint.listen(is_busy=is_busy)
 
     @property
     def is_connected(self) -> bool:
@@ -126,7 +127,7 @@ class Kernel:
         if process is not None:
             try:
                 self.process = KernelProcess(self.loop, *process, self._process_ended)
-            except (ProcessLookupError, PermissionError):  # it was gone before it was made known
+            except ProcessLookupError:  # it was gone before it was made known here
                 self._process_ended()
 
     def _process_ended(self) -> None:

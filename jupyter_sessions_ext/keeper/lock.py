@@ -29,6 +29,8 @@ class Lock:
                 file = _lock_in(self._folder)
             except BlockingIOError:
                 return "there is another keeper"
+            except OSError:  # as on a full disk: another time
+                return None
             os.close(self._file)
             self._file = file
         return None

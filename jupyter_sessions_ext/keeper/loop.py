@@ -104,6 +104,9 @@ class Loop:
                     self.call(callback)
 
     def _handle(self, key: selectors.SelectorKey, events: int) -> None:
+        watched = self._selector.get_map().get(key.fd)
+        if watched is None or watched.data is not key.data:
+            return  # what came before in the same turn has forgotten it
         try:
             key.data(events)
         except Exception:
@@ -184,9 +187,8 @@ class Receiver:
         """Whether there is more than could be handled yet."""
         return self._is_due
 
-    @property
-    def is_connected(self) -> bool:
-        """Whether there is a connection now, of a socket that is ``immediate``."""
+    def find_connected(self) -> bool:
+        """Find out whether there is a connection now, of a socket that is ``immediate``."""
         events = int(self.socket.getsockopt(zmq.EVENTS))
         if events & zmq.POLLIN:  # its file does not tell of that again
             self._look_soon()

@@ -58,8 +58,10 @@ class KernelProcess:
             os.kill(self._pid, 0)
         except ProcessLookupError:
             self._end()
-        else:
-            self._timer = self._loop.call_later(_POLL_INTERVAL, self._poll)
+            return
+        except PermissionError:
+            pass  # it is there, and another user's
+        self._timer = self._loop.call_later(_POLL_INTERVAL, self._poll)
 
     def _end(self) -> None:
         self.has_ended = True

@@ -347,7 +347,7 @@ class Supervisor:
         """
         while True:
             with contextlib.suppress(KeeperGoneError):
-                await (await self._connect()).call("ping")
+                await (await asyncio.shield(self._connect())).call("ping")
                 return
 
 

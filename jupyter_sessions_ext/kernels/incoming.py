@@ -55,6 +55,7 @@ class _Message:
     channel: str
     frames: list[bytes]
     end: int | None = None
+    """Where it ends in the bytes that the client has sent."""
 
 
 class Unconfirmed:

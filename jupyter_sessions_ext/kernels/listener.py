@@ -101,7 +101,7 @@ class Listener:
                 continue
             if is_private(frames):  # the keeper's questions are no activity
                 if kernel.execution_state == "starting" and b'"status"' in frames[HEADER]:
-                    self._record(frames)  # but a kernel that answers has started
+                    kernel.execution_state = "idle"  # but a kernel that answers has started
                 continue
             self._safely(self._heard, frames)
             if b'"status"' in frames[HEADER]:

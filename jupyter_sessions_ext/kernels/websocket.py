@@ -142,7 +142,6 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
                     self.session.send(shell, "kernel_info_request")
                     asks = now + _ASK_INTERVAL
                 await asyncio.sleep(_LOOK_INTERVAL)
-                self.multi_kernel_manager.hear()
                 now = time.monotonic()
         finally:
             shell.close()
@@ -255,7 +254,9 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
     def lost(self) -> None:
         """Connect over another keeper."""
         self._stream = None
-        if not self._is_over:
+        if not self._keeper.keeps(self.kernel_id):  # it has ended: nothing is to come
+            self.detach()
+        elif not self._is_over:
             self._early = []
             self._attaching = asyncio.ensure_future(self._attach(self._last))
 
