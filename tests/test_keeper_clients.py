@@ -324,12 +324,21 @@ def test_what_interrupts_a_kernel_does_not_wait_until_it_can_ask_something(
 ) -> None:
     where = known.client._kernel.connection
     assert where is not None
-    with context.socket(zmq.ROUTER) as control:
+    known.client.attach(known.stream, Connected(None, known.delivery))
+    with context.socket(zmq.ROUTER) as control, context.socket(zmq.ROUTER) as stdin:
         control.bind(where.url(Channel.CONTROL))
         known.client.send(Channel.SHELL, [*WHOLE[:-1], b'{"allow_stdin": true}'])
         known.client.send(Channel.CONTROL, [*WHOLE[:2], b'{"msg_id": "b"}', *WHOLE[3:]])
         assert until(known, control)
-    assert [*known.client.memo.pending] == []  # no request, and the cell was not forwarded
+        assert known.client.unconfirmed == 0, (
+            "the server forgets messages in the order they came in"
+        )
+        stdin.bind(where.url(Channel.STDIN))
+        for _ in range(1000):
+            known.run()
+            if known.client.unconfirmed:
+                break
+    assert known.client.unconfirmed == 2
 
 
 def test_an_answer_waits_for_as_long_as_it_takes_and_not_for_another_process(
@@ -338,14 +347,16 @@ def test_an_answer_waits_for_as_long_as_it_takes_and_not_for_another_process(
     monkeypatch.setattr(clients, "ASK_TIMEOUT", 0.0)
     where = known.client._kernel.connection
     assert where is not None
+    known.client.attach(known.stream, Connected(None, known.delivery))
     answers = [[*WHOLE[:2], b'{"msg_id": "%d"}' % number, *WHOLE[3:]] for number in range(2)]
     with context.socket(zmq.ROUTER) as stdin:
         known.client.send(Channel.STDIN, answers[0])
         known.run()
+        assert known.client.unconfirmed == 0
         known.client.begin_anew()
+        assert known.client.unconfirmed == 1
         known.client.send(Channel.STDIN, answers[1])
         known.run()
-        assert known.client.unconfirmed == 0
         stdin.bind(where.url(Channel.STDIN))
         assert until(known, stdin)
         assert stdin.recv_multipart()[1:] == answers[1]

@@ -36,7 +36,7 @@ from .stream import Stream
 ASK_INTERVAL, ASK_TIMEOUT = 0.005, 2.0
 """Seconds between looks at whether a client can be asked, and after which it will not be."""
 
-MAY_ASK = re.compile(rb'"allow_stdin":\s*true')
+_MAY_ASK = re.compile(rb'"allow_stdin":\s*true')
 
 SETTLE_INTERVAL = 0.01
 SETTLE_TIMEOUT = 30.0
@@ -80,6 +80,21 @@ class Connected(NamedTuple):
         self.delivery.close()
 
 
+class _Message(NamedTuple):
+    channel: Channel
+    frames: Sequence[bytes]
+    """With the delimiter and a signature."""
+    stream: Stream | None
+    number: int
+    """Its place among those that came on the stream, from 1."""
+
+    @property
+    def may_ask(self) -> bool:
+        """Whether what comes of it may be a question."""
+        content = self.frames[1 + CONTENT] if len(self.frames) > 1 + CONTENT else b""
+        return _MAY_ASK.search(content) is not None
+
+
 class Client:
     """What is known of a client, whether or not it is connected.
 
@@ -107,9 +122,13 @@ class Client:
         self._connection: Connected | None = None
         self._settling: _Settling | None = None
         self._seen: dict[str, None] = dict.fromkeys(memo.pending)
-        self._waiting: deque[tuple[bool, Callable[[], object]]] = deque()
-        """Requests that are to be forwarded, and whether each may ask the client something."""
-        self._answers: deque[Callable[[], object]] = deque()
+        self._sent = self._confirmed = 0
+        """Of the messages that came on the stream: the last one's number, and of the last one that
+        was forwarded together with all before it."""
+        self._overtaking: set[int] = set()
+        """Those after that which were forwarded."""
+        self._waiting: deque[_Message] = deque()
+        self._answers: deque[_Message] = deque()
         self._answering: Timer | None = None
         self._name = ""
         """Of the sockets that it sends on; empty: there are none."""
@@ -146,7 +165,8 @@ class Client:
     def begin_anew(self) -> None:
         """Expect nothing of a kernel's former process, nor answer what that has asked."""
         self.memo.pending.clear()
-        self._answers.clear()
+        while self._answers:
+            self._confirm(self._answers.popleft())
 
     def reconnect(self) -> None:
         """Be connected to where the kernel is now, if there is something to come."""
@@ -169,15 +189,15 @@ class Client:
 
         :param frames: with the delimiter and a signature
         """
-        forward = partial(self._forward, channel, frames, self.stream)
+        self._sent += 1
+        message = _Message(channel, frames, self.stream, self._sent)
         if channel is Channel.STDIN:
-            self._answers.append(forward)
+            self._answers.append(message)
             self._forward_answers()
         elif channel is Channel.SHELL:
-            may_ask = len(frames) > 1 + CONTENT and MAY_ASK.search(frames[1 + CONTENT]) is not None
-            self._kernel.when_heard(partial(self._forward_in_order, may_ask, forward))
+            self._kernel.when_heard(partial(self._forward_in_order, message))
         else:
-            self._kernel.when_heard(forward)
+            self._kernel.when_heard(partial(self._forward, message))
 
     def _forward_answers(self) -> None:
         """Forward answers to questions, as soon as there is a connection that they go on."""
@@ -186,14 +206,14 @@ class Client:
                 if self._answering is None:
                     self._answering = self._kernel.loop.call_later(ASK_INTERVAL, self._answer_again)
                 break
-            self._kernel.loop.call(self._answers.popleft())
+            self._kernel.loop.call(partial(self._forward, self._answers.popleft()))
 
     def _answer_again(self) -> None:
         self._answering = None
         self._forward_answers()
 
-    def _forward_in_order(self, may_ask: bool, forward: Callable[[], object]) -> None:
-        self._waiting.append((may_ask, forward))
+    def _forward_in_order(self, message: _Message) -> None:
+        self._waiting.append(message)
         if len(self._waiting) == 1:
             self._forward_waiting()
 
@@ -206,12 +226,10 @@ class Client:
         """
         until = time.monotonic() + ASK_TIMEOUT if until is None else until
         while self._waiting:
-            may_ask, forward = self._waiting[0]
-            if may_ask and not self._can_be_asked(until):
+            if self._waiting[0].may_ask and not self._can_be_asked(until):
                 self._kernel.loop.call_later(ASK_INTERVAL, partial(self._look_again, until))
                 break
-            self._waiting.popleft()
-            self._kernel.loop.call(forward)
+            self._kernel.loop.call(partial(self._forward, self._waiting.popleft()))
 
     def _look_again(self, until: float) -> None:
         if self._kernel.is_heard:
@@ -233,10 +251,24 @@ class Client:
             return True  # whoever forwards something is told what is wrong
         return self._sockets[self._name][Channel.STDIN].find_connected()
 
-    def _forward(self, channel: Channel, frames: Sequence[bytes], stream: Stream | None) -> None:
-        if stream is not None and stream is self.stream:
-            self.unconfirmed += 1  # also of what is no message: the server counts them all
+    def _confirm(self, message: _Message) -> None:
+        """Count what is forwarded, as far as all before it is: the server forgets it in that order.
+
+        What is no message is counted too, for the server counts them all.
+        """
+        if message.stream is None or message.stream is not self.stream:
+            return
+        self._overtaking.add(message.number)
+        while self._confirmed + 1 in self._overtaking:
+            self._confirmed += 1
+            self._overtaking.remove(self._confirmed)
+            self.unconfirmed += 1
+        if self.unconfirmed:
             self._forwarded()
+
+    def _forward(self, message: _Message) -> None:
+        self._confirm(message)
+        channel, frames = message.channel, message.frames
         if channel not in _CHANNELS or len(frames) <= HEADER + CONTENT:
             return
         self.connect()
@@ -285,7 +317,9 @@ class Client:
 
     def attach(self, stream: Stream, connection: Connected) -> None:
         """Be connected to the server: it gets what the client has not, and then what comes."""
-        self.stream, self._connection, self.unconfirmed = stream, connection, 0
+        self.stream, self._connection = stream, connection
+        self.unconfirmed = self._sent = self._confirmed = 0
+        self._overtaking.clear()
         self.connect()
         stream.pump()
 
