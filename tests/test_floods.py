@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 import pytest
-from clients import new_session, sessions, until_idle
+from clients import kernel_state, new_session, sessions, until_idle
 from drills import FULL, drill_count
 from homes import TESTS, state_folder, until_ended
 from lasting import LastingClient, assert_whole, until_printed
@@ -242,3 +242,24 @@ def test_a_kernel_is_not_taken_for_busy_because_the_server_has_not_heard_its_end
         kernel_id = new_session(server)["kernel"]["id"]
         server.execute(kernel_id, "1")
         until_idle(server, kernel_id)
+
+
+def test_a_cell_waits_until_the_server_hears_its_kernel_and_knows_then_that_it_works(
+    home: Home, server_factory: Callable[..., Server]
+) -> None:
+    hears, gate = home.path / "hears", home.path / "gate"
+    args = ["--ServerApp.jpserver_extensions={'deaf': True}"]
+    env = {"PYTHONPATH": str(TESTS), "HEARS": str(hears)}
+    with server_factory(args=args, env=env) as server:
+        kernel_id = new_session(server)["kernel"]["id"]
+        with LastingClient(server, kernel_id) as client:
+            request = client.execute(
+                f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)"
+            )
+            with pytest.raises(AssertionError):
+                wait_until(lambda: client.of(request, "execute_input"), 1.5, "it ran")
+            hears.touch()
+            wait_until(lambda: client.of(request, "execute_input"), 10, "it ran")
+            wait_until(lambda: kernel_state(server, kernel_id) == "busy", 5, "that was known")
+            gate.touch()
+            wait_until(lambda: client.is_finished(request), 10, "it had finished")

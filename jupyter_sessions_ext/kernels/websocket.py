@@ -121,17 +121,32 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
             self._keeper.detach(answer["stream"])
             return
         self._stream = answer["stream"]
-        for channel, frames in self._unconfirmed:
-            self._keeper.request(self._stream, channel, frames)
-        self._last, self._replayed = answer["received"], answer["last"]
-        self._delivery.begin(self._last)
-        self.begin()
         if number is None and self._is_starting():
             # Beside this, for tornado reads nothing from a client until it is connected.
             self._asking = asyncio.ensure_future(self._ask_until_started())
+        if self._asking is None:
+            self._send_unconfirmed()
+        self._last, self._replayed = answer["received"], answer["last"]
+        self._delivery.begin(self._last)
+        self.begin()
+
+    def _send_unconfirmed(self) -> None:
+        if self._stream is not None:
+            for channel, frames in self._unconfirmed:
+                self._keeper.request(self._stream, channel, frames)
 
     async def _ask_until_started(self) -> None:
-        """Ask a kernel of which nothing was heard yet, as jupyter_server does."""
+        """Ask a kernel of which nothing was heard yet, as jupyter_server does.
+
+        What the client sends waits for that: else the server would not know that the kernel works.
+        """
+        try:
+            await self._ask()
+        finally:
+            self._asking = None
+            self._send_unconfirmed()
+
+    async def _ask(self) -> None:
         shell = self.kernel_manager.connect_shell()
         shell.socket.setsockopt(zmq.LINGER, 0)
         try:
@@ -265,7 +280,7 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
     def request(self, channel: str, frames: list[bytes]) -> None:
         """Send the client's message to the kernel."""
         self._unconfirmed.add(channel, frames)
-        if self._stream is not None:
+        if self._stream is not None and self._asking is None:
             self._keeper.request(self._stream, channel, frames)
 
     def forwarded(self, count: int) -> None:
