@@ -97,11 +97,7 @@ class Listener:
         begun: list[bytes] | None = None
         for count, message in enumerate(messages, 1):  # noqa: B007 - how many there were
             frames = frames_of(message)
-            if not frames:
-                continue
-            if is_private(frames):  # the keeper's questions are no activity
-                if kernel.execution_state == "starting" and b'"status"' in frames[HEADER]:
-                    kernel.execution_state = "idle"  # but a kernel that answers has started
+            if not frames or is_private(frames):  # the keeper's questions are no activity
                 continue
             self._safely(self._heard, frames)
             if b'"status"' in frames[HEADER]:
