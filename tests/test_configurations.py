@@ -37,7 +37,7 @@ def configured(**variables: object) -> dict[str, str]:
 
 
 def assert_no_error(server: Server) -> None:
-    errors = re.findall(r"^\[E .*|^Traceback.*", server.log, re.MULTILINE)
+    errors = re.findall(r"^\[E .*|^Traceback.*(?:\n .*)*\n.*", server.log, re.MULTILINE)
     assert errors == [], server.log[-4000:]
 
 

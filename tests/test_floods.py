@@ -29,12 +29,23 @@ LINES = drill_count(3_000, 60_000)
 MEGABYTES = drill_count(30, 1_000)
 TIMEOUT = 300 if FULL else 60
 
-PRINTS = "for i in range({}): print(i, flush=True)"
+PAUSE = drill_count(500, LINES)
+"""Lines after which a kernel pauses, in the short form: its own queue has room for 1000 messages,
+and what is more it drops where the machine has no time for it."""
+
+PRINTS = f"""
+import time
+for i in range({{}}):
+    print(i, flush=True)
+    if i % {PAUSE} == {PAUSE - 1}: time.sleep(0.1)
+"""
 PRINTS_SOON = f"""
 import time
 print(0, flush=True)
 time.sleep(1)
-for i in range(1, {LINES}): print(i, flush=True)
+for i in range(1, {LINES}):
+    print(i, flush=True)
+    if i % {PAUSE} == {PAUSE - 1}: time.sleep(0.1)
 """
 PRINTS_MUCH = """
 import sys
