@@ -400,13 +400,24 @@ class Server:
 
 
 def kernel_processes(home: Home) -> list[psutil.Process]:
-    """Return the live kernels whose command line names a connection file of this home."""
+    """Return the live kernels whose command line names a connection file of this home.
+
+    What a kernel has just forked has its command line for a moment, and is none.
+    """
     folder = f"{home.runtime_dir}{os.sep}"
-    return [
+    found = [
         process
         for process in _live_processes()
         if any(folder in word and word.endswith(".json") for word in _cmdline(process))
     ]
+    pids = {process.pid for process in found}
+    return [process for process in found if _parent(process) not in pids]
+
+
+def _parent(process: psutil.Process) -> int:
+    with suppress(psutil.NoSuchProcess):
+        return process.ppid()
+    return process.pid  # it has ended meanwhile
 
 
 def keepers(home: Home) -> list[psutil.Process]:
