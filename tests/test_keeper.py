@@ -17,7 +17,7 @@ from clients import new_session, sessions
 from commands import run
 from drills import drill_count
 from homes import TESTS, history, state_folder, until_ended
-from kept import suspended
+from kept import is_open, suspended
 from lasting import PRINTS, LastingClient, assert_whole, until_printed
 from servers import Home, Server, keepers, kernel_processes, wait_until
 
@@ -171,6 +171,7 @@ def test_kernels_end_that_no_server_comes_back_for(
     server.kill()
     wait_until(lambda: not kernel_processes(home), 20, "the kernel had ended")
     wait_until(lambda: not keepers(home), 20, "the keeper had ended")
+    assert not is_open(server.port)
     [item] = run(home, "list", "--json").json
     assert (item["state"], "no server came back for it in" in item["reason"]) == ("dormant", True)
     server.start()

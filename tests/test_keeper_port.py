@@ -13,22 +13,23 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import psutil
+import pytest
 from clients import new_session
 from kept import finishes, is_open
 from lasting import PRINTS, LastingClient, until_printed
-from servers import Home, Server, wait_until
+from servers import Home, Server, kernel_processes, wait_until
 
 from jupyter_sessions_ext.keeper.protocol import Kind, Unpacker, pack_json
 from jupyter_sessions_ext.keeper.takeover import connect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import websocket
 
 
-def test_the_port_is_closed_at_once_by_ctrl_c_and_held_after_sigterm(shared: Server) -> None:
+def test_the_port_is_held_after_ctrl_c_and_sigterm_and_closed_over_rest(shared: Server) -> None:
     kernel_id = new_session(shared)["kernel"]["id"]
     shared.execute(kernel_id, "x = 1")
     terminal, shared.stdin = pty.openpty()
@@ -38,7 +39,8 @@ def test_the_port_is_closed_at_once_by_ctrl_c_and_held_after_sigterm(shared: Ser
         wait_until(lambda: "Shut down this Jupyter server" in shared.log, 10, "it had asked")
         os.kill(shared.pid, signal.SIGINT)
         wait_until(lambda: not shared.running, 15, "the server had ended")
-        wait_until(lambda: not is_open(shared.port), 2, "the port was closed")
+        assert is_open(shared.port)
+        assert f"server, and port {shared.port} stays open for it. To end all" in shared.log
     finally:
         os.close(terminal)
         os.close(shared.stdin)
@@ -47,13 +49,30 @@ def test_the_port_is_closed_at_once_by_ctrl_c_and_held_after_sigterm(shared: Ser
     shared.execute(kernel_id, "pass")  # by then the keeper has the port
     os.kill(shared.pid, signal.SIGINT)  # without a terminal
     wait_until(lambda: not shared.running, 15, "the server had ended")
-    wait_until(lambda: not is_open(shared.port), 2, "the port was closed")
+    assert is_open(shared.port)
     shared.start()
-    shared.execute(kernel_id, "x += 1")  # by then the keeper has the port
+    shared.execute(kernel_id, "x += 1")
     shared.terminate()
     assert is_open(shared.port)
     shared.start()
+    assert shared.post("/api/shutdown").status_code == 200
+    wait_until(lambda: not shared.running, 15, "the server had ended")
+    wait_until(lambda: not is_open(shared.port), 2, "the port was closed")
+    assert "stay running for the next server. To end all" in shared.log
+    shared.start()
     assert shared.execute(kernel_id, "print(x)") == "2\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_port_is_closed_with_kernels_that_are_not_kept(
+    home: Home, server_factory: Callable[..., Server], number: signal.Signals
+) -> None:
+    with server_factory(args=["--SessionsApp.kernels_on_stop=shutdown"]) as server:
+        server.execute(new_session(server)["kernel"]["id"], "x = 1")  # the keeper has the port
+        os.kill(server.pid, number)
+        wait_until(lambda: not server.running, 20, "the server had ended")
+        wait_until(lambda: not is_open(server.port), 2, "the port was closed")
+        wait_until(lambda: not kernel_processes(home), 10, "the kernel had ended")
 
 
 IMPATIENT_KEEPER = """

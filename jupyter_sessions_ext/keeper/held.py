@@ -13,9 +13,12 @@ from typing import Any
 from .link import Link
 from .loop import Loop, Timer
 from .peer import bytes_acknowledged, bytes_received, tcp_info
-from .port import PATIENCE, RETENTION, turn_away
+from .port import PATIENCE, turn_away
 from .protocol import Kind, pack_json
 from .requests import HEAD_END, MOST, Begun, Requests
+
+RETENTION = 120.0
+"""Seconds for which connections are held on which nothing is asked."""
 
 _HARMLESS = (b"GET ", b"HEAD ")
 """What changes nothing."""

@@ -15,20 +15,20 @@ from .protocol import Kind, pack_json
 PATIENCE = 8.0
 """Seconds for which requests wait for the next server; then they are told to come again."""
 
-RETENTION = 120.0
-"""Seconds for which the port is held: then another program may have it."""
-
 _READ_TIMEOUT = 5.0
 _MOST_READ = 16
 _MOST = 200
 """Connections that are answered at once; others wait."""
 
 _PAGE = b"""<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><title>Jupyter is being restarted</title>
+<html lang="en"><head><meta charset="utf-8"><title>Jupyter is not running just now</title>
 <meta http-equiv="refresh" content="3">
 <style>body{font:16px system-ui,sans-serif;max-width:36em;margin:15vh auto;padding:0 1em}</style>
-</head><body><h1>Jupyter is being restarted</h1>
-<p>Your kernels go on running, and what they print is kept. This page loads again by itself.</p>
+</head><body><h1>Jupyter is not running just now</h1>
+<p>Your kernels go on running, and what they print is kept for the next server. When it is there,
+this page loads again by itself.</p>
+<p>If nobody restarts it: start Jupyter again in the same folder. To end the kernels instead, and
+free this port, run <code>jupyter sessions stop --all</code>.</p>
 </body></html>
 """
 
@@ -133,7 +133,6 @@ class _Port:
         self.sockets = sockets
         self._loop = loop
         self._timer: Timer | None = None
-        self._end: Timer | None = None
         self._is_answering = False
         self._is_full = False
         self._answering: dict[socket.socket, Timer] = {}
@@ -141,13 +140,11 @@ class _Port:
     def wait(self) -> None:
         """Wait for a server, and answer in its place when that takes long."""
         self._timer = self._loop.call_later(PATIENCE, self._answer)
-        self._end = self._loop.call_later(RETENTION, self.close)
 
     def leave_to_server(self) -> None:
         """Have a server accept again."""
-        for timer in (self._timer, self._end):
-            if timer is not None:
-                timer.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         self._forget_listeners()
 
     def _forget_listeners(self) -> None:

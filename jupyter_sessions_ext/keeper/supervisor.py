@@ -198,6 +198,11 @@ class Supervisor:
         self._untold.discard(place)
         self._note("let_go", place=place)
 
+    @property
+    def held_port(self) -> int | None:
+        """The port that stays open when the server is gone; None: none does."""
+        return None if self._port is None else self._port[0][1]
+
     def close_port(self) -> None:
         """Have the port closed with the server."""
         self._port = None

@@ -98,12 +98,6 @@ def free_port(folders: Iterable[Path], address: tuple[str, int]) -> None:
             _ask(folder, "give_up_port", address)
 
 
-def close_port(folder: Path) -> None:
-    """Have a keeper hold its port no more."""
-    with contextlib.suppress(OSError), connect(folder, _TIMEOUT) as keeper:
-        keeper.sendall(pack_json(Kind.NOTE, op="close_port"))
-
-
 def status(folder: Path) -> dict[str, Any] | None:
     """Return what a folder's keeper tells of itself; None: there is none.
 

@@ -389,10 +389,9 @@ class DurableMappingMixin(RecordingMixin):
     def _end_at_exit(self) -> None:
         """Do what must be done where the server ends without ``shutdown_all``.
 
-        So it does at Ctrl-C without a terminal. The port is closed, and kernels that are not to be
-        kept are ended: stock ones would notice that the server is gone.
+        So it does at Ctrl-C without a terminal. Kernels that are not to be kept are ended: stock
+        ones would notice that the server is gone.
         """
-        self.close_port_at_exit()
         if self._keeps_on_stop:
             return
         ending = self._recorded()
@@ -440,7 +439,8 @@ class DurableMappingMixin(RecordingMixin):
         if kept:
             # They stay in the map: an answer without them would make clients give them up.
             self.log.info(
-                "%d kernel(s) stay running for the next server. To end all that are kept: %s",
+                "%d kernel(s) stay running for the next server%s. To end all that are kept: %s",
                 len(kept),
+                f", and port {port} stays open for it" if (port := self.keeper.held_port) else "",
                 self.workspace.stop_command,
             )

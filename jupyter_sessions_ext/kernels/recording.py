@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import signal
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -13,7 +12,6 @@ import zmq
 from tornado.ioloop import IOLoop
 
 from ..keeper.supervisor import Supervisor
-from ..keeper.takeover import close_port
 from ..workspace import Workspace
 from .activity import ActivityMixin
 from .listener import Listener
@@ -221,28 +219,16 @@ class RecordingMixin(ActivityMixin):
         return removed
 
     def close_port_unless_restarted(self) -> None:
-        """Have the port closed where the server is stopped for good."""
-        if self._is_stopped_for_good():
-            self.keeper.close_port()
+        """Have the port closed where the server is stopped for good.
 
-    def close_port_at_exit(self) -> None:
-        """Do the same where anything may have been interrupted, the keeper's link too."""
-        if self._is_stopped_for_good() and self.workspace.place is not None:
-            close_port(self.workspace.place.keeper)
-
-    def _is_stopped_for_good(self) -> bool:
-        """Tell it as far as that can be told.
-
-        A service manager restarts with SIGTERM. Over REST, as by ``jupyter server stop``, and at
-        Ctrl-C it is somebody's wish that there be no server.
+        Whoever sends a signal may start another: service managers send SIGTERM, people press
+        Ctrl-C. Told over REST, as by ``jupyter server stop``, it is to be gone.
         """
-        server: Any = self.parent
-        is_told_by_signal = getattr(server, "_stopping", False)
-        # jupyter_server takes the second Ctrl-C as it takes SIGTERM, once it has had the first.
-        is_interrupted = signal.getsignal(signal.SIGINT) == getattr(server, "_signal_stop", None)
-        return self.workspace.keeps_kernels and (
-            self.workspace.kernels_on_stop != "keep" or not is_told_by_signal or is_interrupted
-        )
+        is_told_by_signal = getattr(self.parent, "_stopping", False)
+        if self.workspace.keeps_kernels and (
+            self.workspace.kernels_on_stop != "keep" or not is_told_by_signal
+        ):
+            self.keeper.close_port()
 
     async def stop_recording(self) -> None:
         """Leave the keeper to itself."""
