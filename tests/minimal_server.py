@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -39,13 +40,21 @@ class KernelSpecs(KernelSpecManager):
 
 
 class CullHandler(APIHandler):
-    """POST makes a kernel look idle for long, and has the server's own culling judge it."""
+    """POST makes a kernel look idle for long, and has the server's own culling judge it.
+
+    With ``sign`` the loop gets no time before another process has made that file.
+    """
 
     @web.authenticated
     async def post(self, kernel_id: str) -> None:
         kernels = self.kernel_manager
         kernel: Any = kernels.get_kernel(kernel_id)
         kernel.last_activity -= timedelta(seconds=kernels.cull_idle_timeout + 1)
+        if sign := self.get_argument("sign", ""):
+            os.close(os.open(f"{sign}.begun", os.O_CREAT))
+            until = time.monotonic() + 20
+            while not os.path.exists(sign) and time.monotonic() < until:  # noqa: ASYNC240
+                time.sleep(0.01)  # noqa: ASYNC251 - that is what is meant
         await ensure_async(kernels.cull_kernel_if_idle(kernel_id))
         self.set_status(204)
 

@@ -8,6 +8,7 @@ import socket
 import statistics
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from typing import TYPE_CHECKING
 
@@ -17,9 +18,12 @@ import pytest
 from clients import kernel_state, new_session, sessions, until_idle
 from drills import FULL, drill_count
 from homes import TESTS, state_folder, until_ended
+from jupyter_client.blocking.client import BlockingKernelClient
+from kept import OPTIONS
 from lasting import LastingClient, assert_whole, until_printed
 from messages import execute_request
 from servers import Home, Server, keepers, wait_until
+from websocket import ABNF
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -270,3 +274,45 @@ def test_a_cell_waits_until_the_server_hears_its_kernel_and_knows_then_that_it_w
             wait_until(lambda: kernel_state(server, kernel_id) == "busy", 5, "that was known")
             gate.touch()
             wait_until(lambda: client.is_finished(request), 10, "it had finished")
+
+
+def test_a_kernel_that_has_just_begun_to_work_is_not_culled(
+    home: Home, server_factory: Callable[..., Server]
+) -> None:
+    """The server hears that it works, though its loop had no time for that."""
+    sign = home.path / "sign"
+    code = f"import time; time.sleep(0.3); open({str(sign)!r}, 'x').close(); input()"
+    with ExitStack() as stack:
+        server = stack.enter_context(server_factory(args=OPTIONS, env={"PYTHONPATH": str(TESTS)}))
+        kernel_id = new_session(server)["kernel"]["id"]
+        server.execute(kernel_id, "x = 1")
+        direct = BlockingKernelClient()
+        direct.load_connection_file(str(home.runtime_dir / f"kernel-{kernel_id}.json"))
+        direct.start_channels()
+        stack.callback(direct.stop_channels)
+        direct.wait_for_ready(20)
+        until_idle(server, kernel_id)
+        culling = stack.enter_context(ThreadPoolExecutor(1)).submit(
+            server.post, f"/test/cull/{kernel_id}?sign={sign}"
+        )
+        wait_until(sign.with_suffix(".begun").exists, 10, "the server had no time")
+        direct.execute(code, allow_stdin=True)
+        assert culling.result(30).status_code == 204
+        assert kernel_state(server, kernel_id) == "busy"
+        direct.get_stdin_msg(timeout=20)
+        direct.input("")
+        until_idle(server, kernel_id)
+
+
+def test_a_client_need_not_wait_for_a_kernel_that_is_not_heard(
+    server_factory: Callable[..., Server],
+) -> None:
+    """It is the server's own state of the kernel that its messages wait for, not the client."""
+    args = ["--ServerApp.jpserver_extensions={'deaf': True}"]
+    with server_factory(args=args, env={"PYTHONPATH": str(TESTS), "HEARS": "/nowhere"}) as server:
+        kernel_id = new_session(server)["kernel"]["id"]
+        with closing(server.connect(kernel_id)) as channels:
+            channels.ping("here?")
+            channels.settimeout(5)
+            while channels.recv_data(control_frame=True)[0] != ABNF.OPCODE_PONG:
+                pass

@@ -71,11 +71,10 @@ class Listener:
         self._shown = None
 
     def hear(self) -> None:
-        """Hear what has come."""
-        if self._timer is None:
-            return
-        self._loop.remove_timeout(self._timer)
-        self._timer = None
+        """Hear what has come: also what the loop had no time yet to be woken for."""
+        if self._timer is not None:
+            self._loop.remove_timeout(self._timer)
+            self._timer = None
         if self._socket.closed:
             return
         count = self._take(islice(self._messages(), _AT_ONCE))
