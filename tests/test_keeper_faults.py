@@ -16,15 +16,7 @@ import pytest
 from clients import new_session, sessions, until_idle
 from disks import fill, small_disk
 from homes import kernel_process
-from kept import (
-    ask_keeper,
-    finishes,
-    is_open,
-    keeper_folder,
-    keeper_log,
-    no_keeper,
-    suspended,
-)
+from kept import ask_keeper, finishes, is_open, keeper_folder, keeper_log, no_keeper, suspended
 from lasting import PRINTS, LastingClient, assert_whole, until_printed
 from messages import execute_request
 from servers import Home, Server, end_keepers, keepers, kernel_processes, wait_until
@@ -331,7 +323,7 @@ def test_clients_of_a_kernel_that_is_started_again_go_on_and_nothing_is_forgotte
 def test_a_client_of_a_kernel_that_is_ended_hears_its_last_words_and_stays_connected(
     shared: Server, how: str
 ) -> None:
-    new_session(shared)  # the keeper stays for it
+    other = new_session(shared)["kernel"]["id"]  # the keeper stays for it
     session = new_session(shared, f"{how}.ipynb")
     kernel_id = session["kernel"]["id"]
     with LastingClient(shared, kernel_id) as client:
@@ -345,6 +337,11 @@ def test_a_client_of_a_kernel_that_is_ended_hears_its_last_words_and_stays_conne
         assert reply.status_code == 204
         wait_until(lambda: is_forgotten(shared, kernel_id), 10, "the keeper had forgotten it")
         assert "shutdown_reply" in client.kinds
+        [keeper] = keepers(shared.home)
+        errors = shared.log.count("without its keeper")
+        keeper.kill()
+        shared.execute(other, "pass")  # over the next one
+        assert shared.log.count("without its keeper") == errors
         assert client.is_connected
         assert client.connections == 1
 
