@@ -15,6 +15,7 @@ import httpx
 import psutil
 import pytest
 from clients import new_session
+from interpreters import run_python
 from kept import finishes, is_open
 from lasting import PRINTS, LastingClient, until_printed
 from servers import Home, Server, kernel_processes, wait_until
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     import websocket
 
 
-def test_the_port_is_held_after_ctrl_c_and_sigterm_and_closed_over_rest(shared: Server) -> None:
+def test_the_port_is_held_after_signals_and_closed_by_jupyter_server_stop(shared: Server) -> None:
     kernel_id = new_session(shared)["kernel"]["id"]
     shared.execute(kernel_id, "x = 1")
     terminal, shared.stdin = pty.openpty()
@@ -55,8 +56,11 @@ def test_the_port_is_held_after_ctrl_c_and_sigterm_and_closed_over_rest(shared: 
     shared.terminate()
     assert is_open(shared.port)
     shared.start()
-    assert shared.post("/api/shutdown").status_code == 200
-    wait_until(lambda: not shared.running, 15, "the server had ended")
+    stop = run_python(
+        "-m", "jupyter_server", "stop", str(shared.port), env=shared.home.environment()
+    )
+    assert stop.returncode == 0, stop.stderr
+    assert not shared.running
     wait_until(lambda: not is_open(shared.port), 2, "the port was closed")
     assert "stay running for the next server. To end all" in shared.log
     shared.start()
