@@ -34,9 +34,6 @@ LINES = drill_count(5_000, 60_000)
 MEGABYTES = drill_count(30, 1_000)
 TIMEOUT = 300 if FULL else 60
 
-KERNELS = ["patient", "python3"] if FULL else ["patient"]
-"""The drill in full is with ipykernel's own queue, too, for a machine that has time for it."""
-
 PRINTS = "for i in range({}): print(i, flush=True)"
 PRINTS_SOON = f"""
 import time
@@ -66,13 +63,12 @@ LITTLE = 45 * MEGABYTE
 
 @pytest.mark.drill
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kernel", KERNELS)
 def test_every_line_of_a_flood_arrives_over_restarts_too(
-    home: Home, server_factory: Callable[..., Server], kernel: str
+    home: Home, server_factory: Callable[..., Server]
 ) -> None:
     patient_kernel.install(home)
     with server_factory(args=[UNLIMITED_RATE, LARGE]) as server:
-        kernel_id = new_session(server, kernel={"name": kernel})["kernel"]["id"]
+        kernel_id = new_session(server, kernel={"name": "patient"})["kernel"]["id"]
         with LastingClient(server, kernel_id) as client:
             for end in (None, server.kill):
                 request = client.execute(PRINTS.format(LINES))
