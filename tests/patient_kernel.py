@@ -1,7 +1,7 @@
 """An IPython kernel that drops nothing of what it prints: its queues have no limit.
 
 ipykernel's hold 1000 messages for each who listens, and what is more than that is dropped before
-anybody could have it: with six busy programs on two cores, of one flood in seven. As a script this
+anybody could have it: with six busy programs on two cores, of one flood in ten. As a script this
 is the process of kernelspec ``patient``; imported it installs that kernelspec.
 """
 
