@@ -123,6 +123,23 @@ class LastingClient:
         """Tell whether a cell is, as JupyterLab sees it: a reply has come, and that it is idle."""
         return self.was_idle_after(request) and bool(self.of(request, "execute_reply"))
 
+    def until_heard(self) -> None:
+        """Wait until what the kernel says comes here, though a cell runs.
+
+        The connections with it may be made some moments later than the client's.
+        """
+        asked: list[str] = []
+
+        def is_heard() -> bool:
+            request = execute_request("", self.session_id)
+            request["channel"], request["content"] = "control", {}
+            request["header"]["msg_type"] = "kernel_info_request"
+            asked.append(request["header"]["msg_id"])
+            self._send(request)
+            return any(self.was_idle_after(one) for one in asked)
+
+        wait_until(is_heard, 20, "the kernel was heard")
+
     def answer(self, request: str, value: str) -> None:
         """Answer the question that a request has asked last."""
         asked = self.of(request, "input_request")[-1]

@@ -258,6 +258,7 @@ def test_what_was_printed_before_server_and_keeper_ended_together_is_not_lost(
         killed = datetime.now(timezone.utc)
         shared.start()
         wait_until(lambda: client.connections == 2, 20, "the client was back")
+        client.until_heard()
         sign.touch()
         wait_until(lambda: client.is_finished(request), 20, "it had finished")
         printed = client.of(request, "stream")
