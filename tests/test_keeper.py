@@ -11,6 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import httpx
+import patient_kernel
 import psutil
 import pytest
 from clients import new_session, sessions
@@ -100,10 +101,11 @@ def test_images_and_widgets_of_many_kernels_go_on_over_restarts(home: Home, serv
 @pytest.mark.drill
 @pytest.mark.timeout(900)
 def test_a_client_that_is_slow_to_read_gets_all_once(
-    server_factory: Callable[..., Server],
+    home: Home, server_factory: Callable[..., Server]
 ) -> None:
+    patient_kernel.install(home)
     server = server_factory(args=[UNLIMITED]).start()
-    kernel_id = new_session(server)["kernel"]["id"]
+    kernel_id = new_session(server, kernel={"name": "patient"})["kernel"]["id"]
     count, dice = 4000, random.Random(3)
     with LastingClient(server, kernel_id, delay=0.001) as client:
         for number in range(drill_count(2, 20)):
