@@ -18,6 +18,7 @@ from traitlets.config import Config
 from . import metrics
 from .api import admin, core
 from .composition import compose_connections, compose_kernels, compose_sessions, configured_database
+from .drain import RequestDrain, stop_on_interrupt
 from .events import Emitter
 from .folder import STATE_DIR
 from .keeper.protocol import DEFAULT_LIMIT, DEFAULT_TOTAL
@@ -42,6 +43,7 @@ class SessionsApp(ExtensionAppJinjaMixin, ExtensionApp):
     template_paths = [page.TEMPLATES]
     _told: frozenset[str] = frozenset()
     """Options whose values are not valid, which was logged."""
+    _drain: RequestDrain | None = None
 
     kernels_on_stop = CaselessStrEnum(
         ["keep", "shutdown"],
@@ -193,6 +195,17 @@ class SessionsApp(ExtensionAppJinjaMixin, ExtensionApp):
             manager.start_upkeep()
             # When the loop runs, every extension is there that a user's class may need.
             IOLoop.current().add_callback(manager.introduce_sessions)
+
+    async def _start_jupyter_server_extension(self, serverapp: ServerApp) -> None:
+        if isinstance(serverapp.kernel_manager, RecordingMixin):
+            self._drain = RequestDrain(serverapp.http_server)
+            stop_on_interrupt(serverapp)
+
+    async def stop_extension(self) -> None:
+        """Let requests in flight end, but for the one that stops the server over REST."""
+        if self._drain is not None:
+            is_told_by_signal = getattr(self._server, "_stopping", False)
+            await self._drain.drain(but=0 if is_told_by_signal else 1)
 
     def _compose(self, trait: str, unconfigured: type) -> None:
         """Put our class on the configured one, now and whenever another is configured.

@@ -7,8 +7,7 @@ from typing import Any
 from jupyter_server.serverapp import ServerApp
 from tornado.netutil import bind_sockets
 
-from .connections import hold_connections
-from .keeper.takeover import free_port, take_connections, take_port
+from .keeper.takeover import free_port, take_port
 from .kernels.recording import RecordingMixin
 
 
@@ -38,13 +37,7 @@ def keep_port_open(server: ServerApp, mapping: RecordingMixin) -> None:
         except OSError:
             return bool(bind())  # it says what is wrong
         if workspace.keeps_kernels:
-            requests = hold_connections(
-                server.http_server,
-                mapping.keeper,
-                list(take_connections(workspace.place.keeper)) if workspace.place else [],
-                lambda: getattr(server, "_stopping", False),
-            )
-            mapping.keeper.hold_port((server.ip, server.port), sockets, requests)
+            mapping.keeper.hold_port((server.ip, server.port), sockets)
         server.http_server.add_sockets(sockets)
         return True
 

@@ -23,10 +23,10 @@ ROOT = Path(jupyter_sessions_ext.__file__).parent
 LAYERS = [
     {"app"},
     {"api", "cli", "page"},
-    {"administration", "composition", "listening"},
+    {"administration", "composition", "drain", "listening"},
     {"sessions"},
     {"kernels"},
-    {"connections", "workspace"},
+    {"workspace"},
     {"keeper"},
     {"commits", "retention"},
     {"folder", "registry"},

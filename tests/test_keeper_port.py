@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 from contextlib import ExitStack, contextmanager, suppress
+from http.client import HTTPConnection
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import psutil
 import pytest
 from clients import new_session
+from homes import TESTS
 from interpreters import run_python
 from kept import finishes, is_open
 from lasting import PRINTS, LastingClient, until_printed
@@ -77,6 +79,20 @@ def test_the_port_is_closed_with_kernels_that_are_not_kept(
         wait_until(lambda: not server.running, 20, "the server had ended")
         wait_until(lambda: not is_open(server.port), 2, "the port was closed")
         wait_until(lambda: not kernel_processes(home), 10, "the kernel had ended")
+
+
+def test_a_server_that_runs_its_loop_before_it_listens_takes_the_port_over(
+    server_factory: Callable[..., Server],
+) -> None:
+    arguments = ["--ServerApp.jpserver_extensions={'looping': True}"]
+    with server_factory(args=arguments, env={"PYTHONPATH": str(TESTS)}) as server:
+        server.execute(new_session(server)["kernel"]["id"], "pass")  # the keeper has the port
+        server.kill()
+        connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
+        connection.request("GET", "/api")
+        server.start()
+        assert connection.getresponse().status == 200
+        connection.close()
 
 
 IMPATIENT_KEEPER = """

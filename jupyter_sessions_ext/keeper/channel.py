@@ -41,7 +41,6 @@ class ServerLink:
 
     :param feeds: who is given the records of which stream
     :param noted: is given what the keeper says unasked
-    :param drained: is called when the keeper takes something again
     :param ended: is called when it is over
     """
 
@@ -51,14 +50,12 @@ class ServerLink:
         connection: socket.socket,
         feeds: Mapping[int, Feed],
         noted: Callable[[dict[str, Any]], object],
-        drained: Callable[[ServerLink], object],
         ended: Callable[[ServerLink, str], object],
     ) -> None:
         self._log = log
         self._socket = connection
         self._feeds = feeds
         self._noted = noted
-        self._drained = drained
         self._ended = ended
         self._unpacker = Unpacker()
         self._unsent: deque[tuple[memoryview, Sequence[int]]] = deque()
@@ -102,11 +99,6 @@ class ServerLink:
         if len(self._unsent) == 1:
             self._flush()
 
-    @property
-    def is_held_up(self) -> bool:
-        """Whether the keeper takes nothing at present."""
-        return bool(self._unsent)
-
     def _flush(self) -> None:
         try:
             while self._unsent:
@@ -130,7 +122,6 @@ class ServerLink:
         self._flush()
         if self.is_open and not self._unsent:
             self._loop.remove_writer(self._socket)
-            self._drained(self)
 
     def _read(self) -> None:
         try:

@@ -42,7 +42,7 @@ _ANSWER = (
 ) % len(_PAGE) + _PAGE
 
 
-def turn_away(client: socket.socket) -> None:
+def _turn_away(client: socket.socket) -> None:
     """Answer whatever was asked on a connection in place of a server: it can be closed then."""
     with contextlib.suppress(OSError):
         client.setblocking(False)
@@ -175,7 +175,7 @@ class _Port:
 
     def _reply(self, client: socket.socket) -> None:
         """Answer as soon as there is a request, whatever it is."""
-        turn_away(client)
+        _turn_away(client)
         self._hang_up(client)
 
     def _hang_up(self, client: socket.socket) -> None:

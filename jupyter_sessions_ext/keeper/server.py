@@ -12,7 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .held import HeldConnections
 from .kernel import Kernel
 from .kernels import Kernels, log
 from .link import Link
@@ -22,7 +21,7 @@ from .loop import Loop, Timer
 from .memory import Memory
 from .messages import Connection
 from .port import HeldPort
-from .process import KernelProcess, identity_of
+from .process import identity_of
 from .protocol import (
     DAY,
     VERSION,
@@ -82,8 +81,6 @@ class Keeper:
         self._has_kept = False
         self._leaving: Timer | None = None
         self._port = HeldPort(self._loop, has_server=self._has_other_server)
-        self._connections = HeldConnections(self._loop)
-        self._server_process: KernelProcess | None = None
         self._listener = Listener(folder, self._loop, self._accepted)
         self._calls: dict[str, Callable[..., dict[str, Any] | None]] = {
             "hello": self._hello,
@@ -92,17 +89,14 @@ class Keeper:
             "attach": self._streams.attach,
             "status": self._status,
             "retire": self._retire,
-            "hold_port": self._hold_port,
+            "hold_port": self._port.hold,
             "take_port": self._port.take,
-            "take_connection": self._connections.take,
             "give_up_port": self._port.give_up,
             "ping": lambda *_, **__: {},
         }
         self._notes: dict[str, Callable[..., None]] = {
             "detach": self._streams.detach,
-            "close_port": self._close_port,
-            "hold": self._connections.hold,
-            "let_go": self._connections.let_go,
+            "close_port": self._port.close,
             "passed_on": self._streams.passed_on,
         }
 
@@ -136,38 +130,11 @@ class Keeper:
             self._expect_server()
             self._port.wait()
             self._give_up_idle_port()
-            self._go_on_with_connections()
-
-    def _go_on_with_connections(self) -> None:
-        """Have what the server was asked answered by the next, when this one has ended."""
-        if self._server is None and self._server_process and self._server_process.has_ended:
-            self._server_process = None
-            self._connections.server_ended()
 
     def _has_other_server(self, link: Link) -> bool:
         """Tell whether there is a server that is not the one at the other end."""
         server = self._server
         return server is not None and (link.process is None or server.process != link.process)
-
-    def _hold_port(
-        self,
-        link: Link,
-        answer: object,
-        host: str,
-        port: int,
-        count: int,
-        notes_requests: bool = False,
-    ) -> dict[str, Any]:
-        """Hold the sockets that came with this call, and know of what is asked on them."""
-        said = self._port.hold(link, answer, host, port, count)
-        file = link.take_file() if notes_requests else None
-        if file is not None:
-            self._connections.share(file)
-        return said
-
-    def _close_port(self, link: Link) -> None:
-        self._port.close()
-        self._connections.close()
 
     def _give_up_idle_port(self) -> None:
         """Hold no port for kernels of which only the last words are to come."""
@@ -278,8 +245,6 @@ class Keeper:
         if self._server is not None and self._server is not link:
             self._server.close("there is another server")
         self._server = link
-        self._follow_server(link)
-        self._connections.forget()
         self._port.leave_to_server()
         self._kernels.set_limits(limit, total)
         self._orphan_timeout = orphan_timeout
@@ -287,16 +252,6 @@ class Keeper:
             self._orphaned.cancel()
         log("a server is there")
         return {"version": VERSION, "pid": os.getpid()}
-
-    def _follow_server(self, link: Link) -> None:
-        if self._server_process is not None:
-            self._server_process.close()
-        self._server_process = None
-        if link.process is not None:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                self._server_process = KernelProcess(
-                    self._loop, link.process, None, self._go_on_with_connections
-                )
 
     def _kernel(
         self,

@@ -8,7 +8,6 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +61,7 @@ class Supervisor:
         self._feeds: dict[int, Feed] = {}
         self._backlogs: dict[str, Backlog] = {}
         self._feeding: set[str] = set()
-        self._port: tuple[tuple[str, int], Sequence[socket.socket], int | None] | None = None
-        self._held: dict[int, socket.socket] = {}
-        self._untold: set[int] = set()
-        """Those that the keeper is told of when it takes something again."""
+        self._port: tuple[tuple[str, int], Sequence[socket.socket]] | None = None
         self._link: ServerLink | None = None
         self._connecting: asyncio.Task[ServerLink] | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -148,55 +144,21 @@ class Supervisor:
 
     # ------------------------------------------------------------------ the port
 
-    def hold_port(
-        self, address: tuple[str, int], sockets: Sequence[socket.socket], requests: int | None
-    ) -> None:
-        """Have the port that the server listens on stay open when the server is gone.
-
-        :param requests: the descriptor of :class:`.requests.Requests`, if there is one
-        """
-        self._port = address, sockets, requests
+    def hold_port(self, address: tuple[str, int], sockets: Sequence[socket.socket]) -> None:
+        """Have the port that the server listens on stay open when the server is gone."""
+        self._port = address, sockets
         if self._link is not None:
             self._tell_port(self._link)
 
     def _tell_port(self, link: ServerLink) -> None:
         if self._port is None:
             return
-        (host, port), sockets, requests = self._port
+        (host, port), sockets = self._port
         if any(listener.fileno() < 0 for listener in sockets):  # the server is being stopped
             return
         files = [os.dup(listener.fileno()) for listener in sockets]
-        if requests is not None:
-            files.append(os.dup(requests))
-        link.call(
-            "hold_port",
-            files,
-            host=host,
-            port=port,
-            count=len(sockets),
-            notes_requests=requests is not None,
-        ).add_done_callback(self._answered)
-        self._untold = set(self._held)
-        self._tell_held(link)
-
-    def hold(self, place: int, connection: socket.socket) -> None:
-        """Have a client's connection held, see :mod:`.requests`."""
-        self._held[place] = connection
-        if self._port is not None and self._link is not None:
-            self._untold.add(place)
-            self._tell_held(self._link)
-
-    def _tell_held(self, link: ServerLink) -> None:
-        while self._untold and not link.is_held_up:  # descriptors would pile up
-            place = self._untold.pop()
-            with contextlib.suppress(OSError):
-                link.send(_hold_note(place), [os.dup(self._held[place].fileno())])
-
-    def let_go(self, place: int) -> None:
-        """Have a connection held no more: it has ended, or others look after it."""
-        del self._held[place]
-        self._untold.discard(place)
-        self._note("let_go", place=place)
+        call = link.call("hold_port", files, host=host, port=port, count=len(sockets))
+        call.add_done_callback(self._answered)
 
     @property
     def held_port(self) -> int | None:
@@ -310,9 +272,7 @@ class Supervisor:
         return link
 
     def _make_link(self, connection: socket.socket) -> ServerLink:
-        return ServerLink(
-            self._log, connection, self._feeds, self._noted, self._tell_held, self._ended
-        )
+        return ServerLink(self._log, connection, self._feeds, self._noted, self._ended)
 
     def _ended(self, link: ServerLink, reason: str) -> None:
         """Go on with another keeper: nobody else needs to notice."""
@@ -354,8 +314,3 @@ class Supervisor:
             with contextlib.suppress(KeeperGoneError):
                 await (await asyncio.shield(self._connect())).call("ping")
                 return
-
-
-@cache
-def _hold_note(place: int) -> bytes:
-    return pack_json(Kind.NOTE, op="hold", place=place)

@@ -8,7 +8,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from .protocol import (
     ended_file,
     pack_json,
 )
-from .requests import Begun
 
 _TIMEOUT = 5.0
 _RETRY_INTERVAL = 0.02
@@ -78,17 +77,6 @@ def take_port(folder: Path, address: tuple[str, int]) -> list[socket.socket]:
             while signal_holder(folder, signal.SIGKILL) and time.monotonic() < deadline:
                 time.sleep(_RETRY_INTERVAL)
         return []
-
-
-def take_connections(folder: Path) -> Iterator[tuple[socket.socket, Begun]]:
-    """Yield the connections that clients had with the last server, and what it did not answer."""
-    with contextlib.suppress(OSError, ProtocolError), connect(folder, _TIMEOUT) as keeper:
-        while True:
-            about, files = _call(keeper, "take_connection")
-            if not files:
-                break
-            data = about.pop("data").encode("latin-1")
-            yield socket.socket(fileno=files[0]), Begun(data=data, **about)
 
 
 def free_port(folders: Iterable[Path], address: tuple[str, int]) -> None:
