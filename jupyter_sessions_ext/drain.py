@@ -6,7 +6,7 @@ import asyncio
 import signal
 import time
 from collections.abc import Awaitable
-from weakref import WeakKeyDictionary
+from typing import Any
 
 from jupyter_server.serverapp import ServerApp
 from tornado.http1connection import HTTP1ServerConnection
@@ -38,10 +38,12 @@ class RequestDrain(HTTPServerConnectionDelegate):
             raise TypeError(f"{application!r} is no tornado application")
         self._server = server
         self._application = application
-        # tornado drops a connection that has ended, or that has become a websocket.
-        self._runs: WeakKeyDictionary[object, bool] = WeakKeyDictionary()
+        self._runs: dict[object, bool] = {}
+        """Open connections, each with whether it has a request; websockets are none."""
         self._is_draining = False
+        self._on_close = server.on_close
         server.request_callback = self
+        server.on_close = self.on_close  # type: ignore[method-assign]
 
     def start_request(
         self, server_conn: object, request_conn: HTTPConnection
@@ -55,9 +57,10 @@ class RequestDrain(HTTPServerConnectionDelegate):
         """Note that a connection has a request."""
         self._runs[server_conn] = True
 
-    def end(self, server_conn: object) -> None:
-        """Note that a connection ended in the middle of a request."""
+    def on_close(self, server_conn: Any) -> None:
+        """Note that a connection has ended, or has become a websocket."""
         self._runs.pop(server_conn, None)
+        self._on_close(server_conn)
 
     async def drain(self, *, but: int = 0) -> None:
         """Wait until all requests have their answers, then close the idle connections.
@@ -73,7 +76,6 @@ class RequestDrain(HTTPServerConnectionDelegate):
         self._server.conn_params.no_keep_alive = True
         deadline = time.monotonic() + TIMEOUT
         await asyncio.sleep(_INTERVAL)  # what has come already begins
-        # A connection that ends tells nobody.
         while sum(self._runs.values()) > but and time.monotonic() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_INTERVAL)
         for connection, runs in [*self._runs.items()]:
@@ -102,7 +104,6 @@ class _Request(HTTPMessageDelegate):
         self._behind.finish()
 
     def on_connection_close(self) -> None:
-        self._drain.end(self._server_conn)
         self._behind.on_connection_close()
 
 

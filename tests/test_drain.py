@@ -173,3 +173,12 @@ def test_no_request_fails_over_graceful_restarts(kept_port: Server) -> None:
             thread.join()
     assert set(answered) == {200}
     assert len(answered) > 100
+
+
+def test_websockets_do_not_hold_up_a_server_that_stops(kept_port: Server) -> None:
+    [session] = sessions(kept_port)
+    with closing(kept_port.connect(session["kernel"]["id"])):
+        size = len(kept_port.log)
+        os.kill(kept_port.pid, signal.SIGTERM)
+        wait_until(lambda: not kept_port.running, 3, "the server had ended")
+        assert "stay running" in kept_port.log[size:]
