@@ -29,10 +29,10 @@ from jupyter_sessions_ext.keeper.delivery import CAPACITY, INPUT_SIZE, Delivery
 from jupyter_sessions_ext.keeper.loop import Loop, Receiver
 from jupyter_sessions_ext.keeper.memo import Memo
 from jupyter_sessions_ext.keeper.messages import Connection
-from jupyter_sessions_ext.keeper.peer import NotAMessageError, requests
 from jupyter_sessions_ext.keeper.protocol import Channel
 from jupyter_sessions_ext.keeper.ring import Ring
 from jupyter_sessions_ext.keeper.splice import Splice
+from jupyter_sessions_ext.keeper.websocket_frames import NotAMessageError, requests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
