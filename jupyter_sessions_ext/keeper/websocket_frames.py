@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from .protocol import CHANNELS, Channel
@@ -27,7 +28,7 @@ def requests(data: bytes) -> Iterator[Request]:
 
     :raises NotAMessageError: it is none, or compressed
     """
-    message = b""
+    message = bytearray()  # a client may send a message in as many fragments as it has bytes
     opcode = 0
     for final, code, payload in _frames(data):
         if code >= 8:  # closing, ping, pong
@@ -35,8 +36,8 @@ def requests(data: bytes) -> Iterator[Request]:
         opcode = code or opcode
         message += payload
         if final:
-            yield _request(opcode, message)
-            message = b""
+            yield _request(opcode, bytes(message))
+            message.clear()
 
 
 def _frames(data: bytes) -> Iterator[tuple[bool, int, bytes]]:
@@ -76,7 +77,7 @@ def _request(opcode: int, message: bytes) -> Request:
 
 def _from_v1(message: bytes) -> Request:
     count = int.from_bytes(message[:8], "little")
-    offsets = struct.unpack_from(f"<{count}Q", message, 8)
+    offsets = _ascending(struct.unpack_from(f"<{count}Q", message, 8))
     channel = message[offsets[0] : offsets[1]].decode()
     parts = [message[offsets[i] : offsets[i + 1]] for i in range(1, count - 1)]
     if len(parts) < 4:
@@ -86,9 +87,19 @@ def _from_v1(message: bytes) -> Request:
 
 def _from_binary(message: bytes) -> Request:
     (count,) = struct.unpack_from("!I", message)
-    offsets = [*struct.unpack_from(f"!{count}I", message, 4), len(message)]
+    offsets = _ascending([*struct.unpack_from(f"!{count}I", message, 4), len(message)])
     first, *buffers = (message[offsets[i] : offsets[i + 1]] for i in range(count))
     return _from_json(json.loads(first), buffers)
+
+
+def _ascending(offsets: Sequence[int]) -> Sequence[int]:
+    """Return where parts begin and end: taken together they are no longer than the message.
+
+    :raises ValueError: a part begins before the one that precedes it
+    """
+    if any(end < start for start, end in pairwise(offsets)):
+        raise ValueError("parts that overlap")
+    return offsets
 
 
 def _from_json(message: dict[str, Any], buffers: list[bytes]) -> Request:
