@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import logging
 import socket
 import struct
 import threading
+import time
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -21,6 +24,7 @@ from jupyter_server.services.kernels.connection.base import (
     serialize_msg_to_ws_v1,
 )
 from websocket import ABNF
+from websocket._abnf import continuous_frame, frame_buffer
 
 from jupyter_sessions_ext.errors import KeeperError
 from jupyter_sessions_ext.keeper import starter, supervisor
@@ -29,10 +33,10 @@ from jupyter_sessions_ext.keeper.delivery import CAPACITY, INPUT_SIZE, Delivery
 from jupyter_sessions_ext.keeper.loop import Loop, Receiver
 from jupyter_sessions_ext.keeper.memo import Memo
 from jupyter_sessions_ext.keeper.messages import Connection
-from jupyter_sessions_ext.keeper.peer import NotAMessageError, requests
 from jupyter_sessions_ext.keeper.protocol import Channel
 from jupyter_sessions_ext.keeper.ring import Ring
 from jupyter_sessions_ext.keeper.splice import Splice
+from jupyter_sessions_ext.keeper.websocket_frames import NotAMessageError, requests
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -154,6 +158,68 @@ def test_what_is_no_message_is_refused_or_waited_for(data: bytes) -> None:
         with suppress(NotAMessageError):
             for request in requests(sent):
                 assert request.channel in Channel
+
+
+def fragments(text: bytes, cuts: list[int]) -> bytes:
+    """Return frames of a text that is cut at these places, with a ping after each but the last."""
+    places = [0, *sorted(cut % (len(text) + 1) for cut in cuts), len(text)]
+    pieces = [text[start:end] for start, end in pairwise(places)]
+    opcodes = [ABNF.OPCODE_TEXT, *[ABNF.OPCODE_CONT] * len(cuts)]
+    ping = frame(b"still there?", ABNF.OPCODE_PING)
+    return ping.join(
+        frame(piece, opcode, final=number == len(cuts))
+        for number, (piece, opcode) in enumerate(zip(pieces, opcodes, strict=True))
+    )
+
+
+def read_by_another(data: bytes) -> Iterator[bytes]:
+    """Yield the messages in a websocket's bytes as the package websocket-client reads them."""
+    source, parts = io.BytesIO(data), continuous_frame(False, True)
+    frames = frame_buffer(source.read, skip_utf8_validation=True)
+    while source.tell() < len(data):
+        found = frames.recv_frame()
+        if found.opcode in (ABNF.OPCODE_TEXT, ABNF.OPCODE_CONT):
+            parts.validate(found)
+            parts.add(found)
+            if parts.is_fire(found):
+                yield parts.extract(found)[1].data
+
+
+@given(st.lists(st.tuples(st.text(max_size=300), st.lists(st.integers(0), max_size=30))))
+@settings(deadline=None)
+def test_messages_are_read_as_another_implementation_reads_them(
+    messages: list[tuple[str, list[int]]],
+) -> None:
+    whole: dict[str, object] = {name: {} for name in ("header", "parent_header", "metadata")}
+    texts = [json.dumps({**whole, "content": text}).encode() for text, _ in messages]
+    sent = b"".join(fragments(text, cuts) for text, (_, cuts) in zip(texts, messages, strict=True))
+    assert [*read_by_another(sent)] == texts
+    assert [json.loads(found.parts[3]) for found in requests(sent)] == [t for t, _ in messages]
+
+
+def test_the_time_for_a_message_in_fragments_of_one_byte_grows_with_its_size_alone() -> None:
+    def seconds(size: int) -> float:
+        piece = frame(b" ", ABNF.OPCODE_CONT, final=False)
+        sent = frame(b"", ABNF.OPCODE_TEXT, final=False) + piece * size
+        sent += frame(b"{}", ABNF.OPCODE_CONT)
+        began = time.thread_time()
+        with pytest.raises(NotAMessageError, match="header"):
+            next(requests(sent))
+        return time.thread_time() - began
+
+    assert seconds(600_000) < 8 * seconds(150_000)  # 14 times that with what is quadratic
+
+
+@pytest.mark.parametrize("is_v1", [False, True])
+def test_parts_that_overlap_are_refused(is_v1: bool) -> None:
+    count, size = 1000, 1 << 16
+    offsets = [0, size] * (count // 2)
+    if is_v1:
+        text = struct.pack(f"<{count + 1}Q", count, *offsets)
+    else:
+        text = struct.pack(f"!{count + 1}I", count, *offsets)
+    with pytest.raises(NotAMessageError, match="overlap"):
+        next(requests(frame(text.ljust(size), ABNF.OPCODE_BINARY)))
 
 
 # ---------------------------------------------------------------------- two accounts

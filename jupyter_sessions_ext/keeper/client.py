@@ -29,9 +29,10 @@ from .messages import (
     message_type,
     remember,
 )
-from .peer import NotAMessageError, Peer, requests
+from .peer import Peer
 from .protocol import Channel
 from .stream import Stream
+from .websocket_frames import NotAMessageError, requests
 
 ASK_INTERVAL, ASK_TIMEOUT = 0.005, 2.0
 """Seconds between looks at whether a client can be asked, and after which it will not be."""
