@@ -141,23 +141,26 @@ def test_where_nothing_can_be_noted_of_a_client_it_is_known_all_the_same(
     kept.drop("kernel", has_transcript=True)
 
 
-def test_what_a_client_goes_on_to_send_holds_up_nobody_and_is_not_all_kept() -> None:
+def test_what_a_client_has_sent_is_taken_once_and_what_it_goes_on_to_send_is_dropped() -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as listener,
         socket.create_connection(listener.getsockname(), 5) as browser,
         ThreadPoolExecutor(1) as pool,
     ):
-        peer = Peer(listener.accept()[0].detach())
+        accepted = listener.accept()[0]
+        browser.sendall(b"handled, and unread")
+        assert accepted.recv(8) == b"handled,"
+        peer = Peer(accepted.detach())
+        assert peer.take_unread() == (8, b" and unread")
         sent = pool.submit(browser.sendall, bytes(40 << 20))
         looks = 0
-        while peer.received != 40 << 20:
+        while not sent.done():
             peer.look()
             looks += 1
         sent.result()
         peer.look()
         assert looks >= 4
-        assert len(peer.unread) + peer.dropped == 40 << 20
-        assert len(peer.unread) == 8 << 20
+        assert peer.take_unread() == (19 + (40 << 20), b"")
         peer.close()
 
 

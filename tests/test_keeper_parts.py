@@ -98,15 +98,15 @@ def test_what_a_client_sent_and_was_not_handled_is_found_whole(
         if is_handled:
             delivery.handle(delivery.taken)
     expected = left + unread if len(left) <= INPUT_SIZE else None
-    assert delivery.unhandled(received + len(unread), unread, 0) == expected
+    assert delivery.unhandled(received, unread) == expected
     delivery.close()
 
 
 def test_what_was_noted_and_never_taken_is_not_found_twice(delivery: Delivery) -> None:
     delivery.begin_input(100, b"ab")
     delivery.take(b"cdef")  # and killed before it was taken
-    assert delivery.unhandled(104, b"cdef", 0) == b"abcdef"
-    assert delivery.unhandled(104, b"", 0) == b"abcdef"
+    assert delivery.unhandled(100, b"cdef") == b"abcdef"
+    assert delivery.unhandled(104, b"") == b"abcdef"
 
 
 # ---------------------------------------------------------------------- what clients send

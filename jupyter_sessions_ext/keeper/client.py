@@ -344,11 +344,33 @@ class Client:
             self.memo.write()
 
     def detach(self) -> None:
-        """Be disconnected: it is found out what has arrived."""
-        if self.stream is not None and self._connection is not None:
-            self.stream = None
-            self._settling = _Settling(self._kernel.loop, self, self._connection)
-            self._connection = None
+        """Be disconnected: forward what was received and not handled; find out what has arrived.
+
+        What the client sends from now on is dropped: no server that runs has let it in.
+        """
+        connection, self._connection = self._connection, None
+        self.stream = None
+        if connection is None:
+            return
+        if connection.peer is not None:
+            # Whatever it has sent, the connection must end, and who waits for that must go on.
+            forward = partial(self._forward_unhandled, connection.peer, connection.delivery)
+            self._kernel.loop.call(forward)
+        self._settling = _Settling(self._kernel.loop, self, connection)
+
+    def suspend(self) -> None:
+        """Send the client nothing more; whether its server goes on will be seen."""
+        self.stream = None
+
+    def release(self) -> None:
+        """Let go of a connection that the server has attached to nothing, and still has."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if connection.peer is not None:
+                connection.peer.ask()
+            self._note_received(connection)
+            connection.release()
+            self._rest()
 
     @property
     def is_settling(self) -> bool:
@@ -361,19 +383,15 @@ class Client:
             self._settling.then(callback, timeout)
 
     def settled(self, connection: Connected) -> None:
-        """Note what has arrived, and forward what was sent and not handled."""
+        """Note what has arrived."""
         self._settling = None
         self._note_received(connection)
-        if connection.peer is not None:
-            # Whatever it has sent, the connection must end, and who waits for that must go on.
-            forward = partial(self._forward_unhandled, connection.peer, connection.delivery)
-            self._kernel.loop.call(forward)
         connection.close()
         self._rest()
 
     def _forward_unhandled(self, peer: Peer, delivery: Delivery) -> None:
-        came, connection = peer.received, self._kernel.connection
-        data = None if came is None else delivery.unhandled(came, peer.unread, peer.dropped)
+        found, connection = peer.take_unread(), self._kernel.connection
+        data = None if found is None else delivery.unhandled(*found)
         if not data or connection is None:
             return
         with contextlib.suppress(NotAMessageError):

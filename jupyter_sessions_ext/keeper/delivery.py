@@ -77,19 +77,18 @@ class Delivery:
         number, end = _ENTRY.unpack_from(self._memory, _place(index))
         return number, end
 
-    def unhandled(self, received: int, unread: bytes | bytearray, dropped: int) -> bytes | None:
+    def unhandled(self, taken: int, unread: bytes) -> bytes | None:
         """Return what the client sent and the server did not handle, from a message's beginning.
 
-        :param received: bytes that came on the connection in all
-        :param unread: those that no server has taken from the socket
-        :param dropped: how many more there were, after them
+        :param taken: bytes that the server took from the socket
+        :param unread: those that came after them
         :returns: None when it is more than is kept
         """
         if not self._get(_HAS_INPUT):
             return None
         handled = self._get(_HANDLED)
-        # It is noted that bytes are taken before they are: some may be in the socket yet.
-        taken = min(self._get(_TAKEN), received - len(unread) - dropped)
+        # It is noted that bytes are taken before they are: some may have been in the socket yet.
+        taken = min(self._get(_TAKEN), taken)
         if taken - handled > INPUT_SIZE:
             return None
         start, size = _INPUT + handled % INPUT_SIZE, max(taken - handled, 0)

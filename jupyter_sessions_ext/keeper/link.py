@@ -11,9 +11,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from .loop import Loop
-from .protocol import Packet, Unpacker
+from .protocol import Packet, Unpacker, receive
 
-_MOST_FILES = 16
 _SIZE = 1 << 16
 """Bytes that are received at once; of more, memory would be mapped and unmapped each time."""
 
@@ -94,7 +93,7 @@ class Link:
 
     def _read(self) -> None:
         try:
-            data, files, _, _ = socket.recv_fds(self._socket, _SIZE, _MOST_FILES)
+            data, files = receive(self._socket, _SIZE)
         except BlockingIOError:
             return
         except OSError as error:

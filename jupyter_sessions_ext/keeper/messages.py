@@ -18,6 +18,9 @@ DELIMITER = b"<IDS|MSG>"
 HEADER, PARENT, CONTENT = 1, 2, 4
 """Where a message's frames have them; the first is its signature."""
 
+_LONGEST_IDENTITY = 512
+"""Bytes; the digests of all signature schemes are shorter, and so are common headers."""
+
 _SESSION = "jupyter-sessions-keeper-"
 """What keepers' own questions to kernels carry, so that their answers are known as such."""
 
@@ -92,8 +95,12 @@ def is_private(frames: Sequence[bytes]) -> bool:
 
 
 def identity(frames: Sequence[bytes]) -> bytes:
-    """Return what tells a message from all others: its signature, or its header without one."""
-    return frames[0] or frames[HEADER]
+    """Return what tells a message from all others: its signature, or its header without one.
+
+    A kernel may send anything there: of what is long it is a digest.
+    """
+    found = frames[0] or frames[HEADER]
+    return found if len(found) <= _LONGEST_IDENTITY else hashlib.blake2b(found).digest()
 
 
 def read(frame: bytes) -> dict[str, Any]:

@@ -13,9 +13,10 @@ _ACKED, _RECEIVED = 120, 128
 """Where ``struct tcp_info`` has ``tcpi_bytes_acked`` and ``tcpi_bytes_received``."""
 
 _MOST_UNREAD = 1 << 23
-"""Bytes of what a client has sent that are kept, and are taken at once: it may go on sending."""
+"""Bytes that are read at once of what a client has sent: it may go on sending."""
 
 _CHUNK = 1 << 16
+_LOOKS = 1000
 
 _SENDING = {1, 4, 5, 8, 9, 11}
 """States in which what was written may still get there: all but those of a closed connection."""
@@ -43,6 +44,29 @@ def bytes_received(info: bytes) -> int:
     return received
 
 
+def bytes_taken(connection: socket.socket) -> tuple[int, int] | None:
+    """Return how many bytes were taken from a connection, and how many wait in its socket.
+
+    The system does not tell what came and what waits at once: it is asked until nothing has come
+    in between.
+
+    :returns: ``None`` where that cannot be told
+    """
+    came, waiting = -1, 0
+    for _ in range(_LOOKS):
+        info = tcp_info(connection)
+        if info is None:
+            return None
+        if bytes_received(info) == came:
+            break
+        came = bytes_received(info)
+        try:
+            (waiting,) = struct.unpack("i", fcntl.ioctl(connection, termios.FIONREAD, bytes(4)))
+        except OSError:
+            return None
+    return came - waiting, waiting
+
+
 class Peer:
     """A duplicate of a connection's socket.
 
@@ -51,11 +75,27 @@ class Peer:
 
     def __init__(self, file: int) -> None:
         self._socket = socket.socket(fileno=file)
-        self.unread = bytearray()
-        """What has come and no server has taken."""
-        self.dropped = 0
-        """Bytes that came after that."""
         self._size: int | None = None
+
+    def take_unread(self) -> tuple[int, bytes] | None:
+        """Return how many bytes the server took from the socket, and what has come since.
+
+        What comes later is not returned: nobody who is responsible for it has received it.
+
+        :returns: ``None`` where it cannot be told
+        """
+        found = bytes_taken(self._socket)
+        if found is None:
+            return None
+        taken, waiting = found
+        unread = bytearray()
+        with contextlib.suppress(OSError):
+            while len(unread) < min(waiting, _MOST_UNREAD):
+                data = self._socket.recv(waiting - len(unread), socket.MSG_DONTWAIT)
+                if not data:
+                    break
+                unread += data
+        return taken, bytes(unread)
 
     def hang_up(self) -> None:
         """Let the client know that nothing more comes: after what was written."""
@@ -63,7 +103,7 @@ class Peer:
             self._socket.shutdown(socket.SHUT_WR)
 
     def look(self) -> bool:
-        """Take what has come, and tell whether what was written may still get there."""
+        """Drop what has come, and tell whether what was written may still get there."""
         # In this order: the two are not read at once, and must not seem to be less than they are.
         waiting = self._waiting()
         info = self.ask()
@@ -73,16 +113,9 @@ class Peer:
             for _ in range(0, _MOST_UNREAD, _CHUNK):
                 # What is never taken would reset the connection at its end, and what was written
                 # and is not there yet would be lost.
-                data = self._socket.recv(_CHUNK, socket.MSG_DONTWAIT)
-                if not data:
+                if not self._socket.recv(_CHUNK, socket.MSG_DONTWAIT):
                     break
-                self._keep(data)
         return bool(waiting) and info[0] in _SENDING
-
-    def _keep(self, data: bytes) -> None:
-        room = _MOST_UNREAD - len(self.unread)
-        self.unread += data[:room]
-        self.dropped += len(data[room:])
 
     def ask(self) -> bytes | None:
         """Ask the system about the connection; see :func:`tcp_info`."""
@@ -95,12 +128,6 @@ class Peer:
     def acknowledged(self) -> int | None:
         """Bytes that the client's system has, as was seen last; None: that cannot be told."""
         return self._size
-
-    @property
-    def received(self) -> int | None:
-        """Bytes that came from the client; None: that cannot be told."""
-        info = tcp_info(self._socket)
-        return None if info is None else bytes_received(info)
 
     def _waiting(self) -> int:
         with contextlib.suppress(OSError):

@@ -28,7 +28,7 @@ class KernelProcess:
         self, loop: Loop, pid: int, started: float | None, ended: Callable[[], object]
     ) -> None:
         self._loop = loop
-        self._pid = pid
+        self.pid = pid
         self._ended = ended
         self._timer: Timer | None = None
         self._telling: Timer | None = None
@@ -55,7 +55,8 @@ class KernelProcess:
 
     def _poll(self) -> None:
         try:
-            os.kill(self._pid, 0)
+            os.kill(self.pid, 0)
+            _started(self.pid)
         except ProcessLookupError:
             self._end()
             return
@@ -81,10 +82,10 @@ class KernelProcess:
         if not self.has_ended:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 # While its leader has not ended a group's number is its own.
-                if os.getpgid(self._pid) == self._pid:
-                    os.killpg(self._pid, number)
+                if os.getpgid(self.pid) == self.pid:
+                    os.killpg(self.pid, number)
                 else:
-                    os.kill(self._pid, number)
+                    os.kill(self.pid, number)
             self._tell(step + 1)
 
     def close(self) -> None:
@@ -100,10 +101,16 @@ class KernelProcess:
 
 
 def _started(pid: int) -> float | None:
-    """Return when a process started, in clock ticks since boot; None: that cannot be told."""
+    """Return when a process started, in clock ticks since boot; None: that cannot be told.
+
+    :raises ProcessLookupError: it has ended, and may be a zombie
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return float(file.read().rpartition(b")")[2].split()[19])
+            fields = file.read().rpartition(b")")[2].split()
+        if fields[0] in (b"Z", b"X"):
+            raise ProcessLookupError(pid)
+        return float(fields[19])
     except FileNotFoundError:
         if os.path.isdir("/proc/self"):
             raise ProcessLookupError(pid) from None

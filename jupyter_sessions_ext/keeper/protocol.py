@@ -7,6 +7,8 @@ record, and is kept in the same form: what is sent to the server is read from th
 from __future__ import annotations
 
 import json
+import os
+import socket
 import struct
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
@@ -39,6 +41,9 @@ LIMIT = 1 << 30
 
 JSON_LIMIT = 1 << 20
 """Bytes of a packet of JSON."""
+
+_MOST_FILES = 16
+"""Descriptors that come with one packet."""
 
 
 def ended_file(folder: Path) -> Path:
@@ -144,8 +149,26 @@ def pack(kind: Kind, channel: Channel, number: int, frames: Sequence[bytes]) -> 
 
 
 def pack_json(kind: Kind, number: int = 0, /, **body: Any) -> bytes:
-    """Return a packet of JSON."""
-    return pack(kind, Channel.IOPUB, number, [json.dumps(body).encode()])
+    """Return a packet of JSON.
+
+    :raises ProtocolError: it is too long: the other end would take the connection for broken
+    """
+    data = json.dumps(body).encode()
+    if len(data) > JSON_LIMIT - 4:
+        raise ProtocolError(f"{len(data)} bytes of JSON")
+    return pack(kind, Channel.IOPUB, number, [data])
+
+
+def receive(connection: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    """Receive bytes and the descriptors that came with them.
+
+    No program that this process starts inherits those.
+    """
+    flags = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
+    data, files, _, _ = socket.recv_fds(connection, size, _MOST_FILES, flags)
+    for file in files:
+        os.set_inheritable(file, False)
+    return data, files
 
 
 class Unpacker:

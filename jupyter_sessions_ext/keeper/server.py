@@ -21,7 +21,7 @@ from .loop import Loop, Timer
 from .memory import Memory
 from .messages import Connection
 from .port import HeldPort
-from .process import identity_of
+from .process import KernelProcess, identity_of
 from .protocol import (
     DAY,
     VERSION,
@@ -41,6 +41,9 @@ LAST_WORDS = 1.0
 
 CONFIRM_INTERVAL = 1.0
 """Seconds after which it is noted what clients have: the server and the keeper may end together."""
+
+RETURN_TIMEOUT = 5.0
+"""Seconds in which a server that has lost its link, and runs on, has another one."""
 
 TELL_INTERVAL = 0.1
 """Seconds after which the server hears what was recorded and forwarded: it keeps it until then."""
@@ -81,6 +84,9 @@ class Keeper:
         self._has_kept = False
         self._leaving: Timer | None = None
         self._port = HeldPort(self._loop, has_server=self._has_other_server)
+        self._server_process: KernelProcess | None = None
+        """That of the server, also when its link has ended and it has not."""
+        self._returning: Timer | None = None
         self._listener = Listener(folder, self._loop, self._accepted)
         self._calls: dict[str, Callable[..., dict[str, Any] | None]] = {
             "hello": self._hello,
@@ -119,17 +125,44 @@ class Keeper:
         Link(self._loop, connection, self._received, self._ended)
 
     def _ended(self, link: Link, reason: str) -> None:
-        self._streams.detach_all(link)
-        if link is self._server:
-            self._server = None
-            for kernel in self._kernels:
-                if kernel.has_ended:
-                    self._kernel_ended(kernel)
-            log(f"no server: {reason}")
-            self._leave_when_idle()
-            self._expect_server()
-            self._port.wait()
-            self._give_up_idle_port()
+        """Wait for the end of a server whose link has ended, unless it comes back."""
+        if link is not self._server:
+            self._streams.detach_all(link)
+            return
+        self._server = None
+        log(f"no server: {reason}")
+        self._port.wait()
+        if self._server_process is None or self._server_process.has_ended:
+            self._server_gone()
+        else:
+            self._streams.suspend_all()
+            self._returning = self._loop.call_later(RETURN_TIMEOUT, self._server_left)
+
+    def _server_process_ended(self) -> None:
+        if self._server is None:
+            self._server_gone()
+
+    def _server_left(self) -> None:
+        """Take a server for gone whose process lives, and has its clients' connections yet."""
+        self._streams.release_all()
+        self._server_gone()
+
+    def _server_gone(self) -> None:
+        self._forget_server_process()
+        self._streams.detach_all()
+        for kernel in self._kernels:
+            if kernel.has_ended:
+                self._kernel_ended(kernel)
+        self._leave_when_idle()
+        self._expect_server()
+        self._give_up_idle_port()
+
+    def _forget_server_process(self) -> None:
+        if self._returning is not None:
+            self._returning.cancel()
+        if self._server_process is not None:
+            self._server_process.close()
+            self._server_process = None
 
     def _has_other_server(self, link: Link) -> bool:
         """Tell whether there is a server that is not the one at the other end."""
@@ -242,9 +275,7 @@ class Keeper:
         orphan_timeout: float,
         **_: object,
     ) -> dict[str, Any]:
-        if self._server is not None and self._server is not link:
-            self._server.close("there is another server")
-        self._server = link
+        self._take_server(link)
         self._port.leave_to_server()
         self._kernels.set_limits(limit, total)
         self._orphan_timeout = orphan_timeout
@@ -252,6 +283,28 @@ class Keeper:
             self._orphaned.cancel()
         log("a server is there")
         return {"version": VERSION, "pid": os.getpid()}
+
+    def _take_server(self, link: Link) -> None:
+        """Have a server in place of the one before, which has ended unless it is the same."""
+        before, self._server = self._server, link
+        process = self._server_process
+        is_same = process is not None and process.pid == link.process
+        if self._returning is not None:
+            self._returning.cancel()
+        if is_same:
+            self._streams.release_all(but=link)
+        else:
+            self._streams.detach_all(but=link)
+        if before is not None and before is not link:
+            before.close("there is another server")
+        if is_same:
+            return
+        self._forget_server_process()
+        if link.process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                self._server_process = KernelProcess(
+                    self._loop, link.process, None, self._server_process_ended
+                )
 
     def _kernel(
         self,

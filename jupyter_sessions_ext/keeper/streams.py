@@ -81,11 +81,30 @@ class Streams:
         if attached is not None:
             attached[0].detach()
 
-    def detach_all(self, link: Link) -> None:
-        """Disconnect the clients of a server that has ended."""
+    def detach_all(self, link: Link | None = None, *, but: Link | None = None) -> None:
+        """Disconnect the clients of a server that has ended.
+
+        :param link: its link; ``None``: those of all links
+        :param but: the link of a server that is there
+        """
         for number, (_, other) in [*self._attached.items()]:
-            if other is link:
-                self.detach(link, number)
+            if other is link or (link is None and other is not but):
+                self.detach(other, number)
+
+    def suspend_all(self) -> None:
+        """Send nothing to the clients of a server whose link has ended while it runs on."""
+        for client, _ in self._attached.values():
+            client.suspend()
+
+    def release_all(self, *, but: Link | None = None) -> None:
+        """Let go of clients whose connections a server still has: it may attach them again.
+
+        :param but: its link now
+        """
+        for number, (client, link) in [*self._attached.items()]:
+            if link is not but:
+                del self._attached[number]
+                client.release()
 
     def drop(self, kernel: Kernel) -> None:
         """Forget the clients of a kernel that is forgotten."""

@@ -23,11 +23,11 @@ from .protocol import (
     Unpacker,
     ended_file,
     pack_json,
+    receive,
 )
 
 _TIMEOUT = 5.0
 _RETRY_INTERVAL = 0.02
-_MOST_SOCKETS = 16
 _LONGEST_PATH = 100
 """Bytes; macOS allows 103 in a socket's path, Linux 107."""
 
@@ -118,7 +118,7 @@ def _call(keeper: socket.socket, what: str, **more: Any) -> tuple[dict[str, Any]
     keeper.sendall(pack_json(Kind.CALL, 1, op=what, **more))
     unpacker, files = Unpacker(), list[int]()
     while True:
-        data, more_files, _, _ = socket.recv_fds(keeper, 1 << 16, _MOST_SOCKETS)
+        data, more_files = receive(keeper, 1 << 16)
         files += more_files
         if not data:
             raise ConnectionResetError("it has ended")

@@ -5,10 +5,7 @@ So a killed server takes none of it along, and neither does a killed keeper.
 
 from __future__ import annotations
 
-import fcntl
 import socket
-import struct
-import termios
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,9 +13,7 @@ from dataclasses import dataclass
 from tornado.iostream import IOStream
 
 from ..keeper.delivery import Delivery
-from ..keeper.peer import bytes_received, tcp_info
-
-_LOOKS = 1000
+from ..keeper.peer import bytes_taken, tcp_info
 
 
 class Incoming:
@@ -30,7 +25,8 @@ class Incoming:
         self._delivery = delivery
         left = buffered(io)
         unhandled = bytes(io._read_buffer[-left:]) if left else b""
-        delivery.begin_input(_taken(io.socket), unhandled)
+        taken, _ = bytes_taken(io.socket) or (0, 0)
+        delivery.begin_input(taken, unhandled)
         io.read_from_fd = self._read  # type: ignore[method-assign, assignment]
 
     def stop(self) -> None:
@@ -95,21 +91,6 @@ def can_note(io: IOStream) -> bool:
     It cannot of one that is encrypted, of a unix socket, and on other systems than Linux.
     """
     return type(io) is IOStream and tcp_info(io.socket) is not None
-
-
-def _taken(connection: socket.socket) -> int:
-    """Return how many bytes were taken from a connection.
-
-    What came and what waits is not told at once: it is asked until nothing has come in between.
-    """
-    came, waiting = -1, 0
-    for _ in range(_LOOKS):
-        now = bytes_received(tcp_info(connection) or b"")
-        if now == came:
-            break
-        came = now
-        (waiting,) = struct.unpack("i", fcntl.ioctl(connection, termios.FIONREAD, bytes(4)))
-    return came - waiting
 
 
 def buffered(io: IOStream) -> int:
