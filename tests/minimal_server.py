@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -73,6 +74,16 @@ class WaitHandler(APIHandler):
     post = get
 
 
+class UnlinkHandler(APIHandler):
+    """POST ends the server's link with its keeper, as a fault on either side would."""
+
+    @web.authenticated
+    async def post(self) -> None:
+        kernels: Any = self.kernel_manager
+        kernels.keeper._link._socket.shutdown(socket.SHUT_RDWR)
+        self.set_status(204)
+
+
 class RoutesHandler(APIHandler):
     """GET tells which handler of which module the server has for which pattern."""
 
@@ -96,6 +107,13 @@ def _load_jupyter_server_extension(serverapp: ServerApp) -> None:
     path = url_path_join(serverapp.base_url, r"/test/cull/([^/]+)")
     wait = url_path_join(serverapp.base_url, "/test/wait")
     routes = url_path_join(serverapp.base_url, "/test/routes")
+    unlink = url_path_join(serverapp.base_url, "/test/unlink")
     serverapp.web_app.add_handlers(
-        ".*$", [(path, CullHandler), (routes, RoutesHandler), (wait, WaitHandler)]
+        ".*$",
+        [
+            (path, CullHandler),
+            (routes, RoutesHandler),
+            (wait, WaitHandler),
+            (unlink, UnlinkHandler),
+        ],
     )

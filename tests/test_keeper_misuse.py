@@ -131,6 +131,55 @@ def test_after_a_kernels_bad_message_the_server_hears_it_as_before(shared: Serve
             wait_until(partial(client.is_finished, request), 10, "it had finished")
 
 
+LONG_SIGNATURES = """
+import threading, time
+from ipykernel.kernelapp import IPKernelApp
+state = [b'{{"msg_type": "stream", "msg_id": "1"}}', b"{{}}", b"{{}}", b"{{}}"]
+odd = [b"<IDS|MSG>", bytes([255]) * 300_000, *state]
+
+def publish():
+    for _ in range(5):
+        time.sleep(0.2)  # each is the last for a while
+        IPKernelApp.instance().iopub_thread.send_multipart(odd)
+    open({sign!r}, "x")
+
+threading.Thread(target=publish).start()
+"""
+
+
+def test_a_kernels_odd_messages_are_no_other_kernels_matter(shared: Server, tmp_path: Path) -> None:
+    odd, other = (new_session(shared, f"{name}.ipynb")["kernel"]["id"] for name in "ab")
+    size = len(shared.log)
+    with LastingClient(shared, other) as client:
+        request = client.execute(PRINTS.format(count=100))
+        until_printed(client, request, 5)
+        sign = tmp_path / "published"
+        shared.execute(odd, LONG_SIGNATURES.format(sign=str(sign)))
+        wait_until(sign.exists, 10, "it had published")
+        assert_whole(client, request, 100)
+        finishes(client)
+        assert client.connections == 1
+    assert "The keeper is gone" not in shared.log[size:]
+
+
+def test_a_lost_link_with_the_keeper_ends_no_clients_connection(shared: Server) -> None:
+    kernel_id = new_session(shared)["kernel"]["id"]
+    with LastingClient(shared, kernel_id) as client:
+        finishes(client)
+        [keeper] = keepers(shared.home)
+        for _ in range(3):
+            request = client.execute(PRINTS.format(count=100))
+            until_printed(client, request, 5)
+            assert shared.post("/test/unlink").status_code == 204
+            assert_whole(client, request, 100)
+            finishes(client)
+        assert (client.connections, keepers(shared.home)) == (1, [keeper])
+        request = client.execute(PRINTS.format(count=100))
+        until_printed(client, request, 5)
+        shared.restart()  # what the keeper knows of the client is right
+        assert_whole(client, request, 100)
+
+
 def dial(folder: Path) -> socket.socket | None:
     with suppress(BlockingIOError):
         return connect(folder, 5)
