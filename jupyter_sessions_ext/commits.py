@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from jupyter_server.base.call_context import CallContext
@@ -47,6 +48,8 @@ class Commits:
         self.store = store
         self.registry = Registry()
         """What is committed."""
+        self.last_seen: datetime | None = None
+        """The latest time that the store had a record of when it was opened."""
         self.unusable: StoreUnavailableError | None = None
         """Why nothing can be kept although it should be: every change is refused with it."""
         self.emit: Callable[[Event], object] = lambda event: None
@@ -61,6 +64,7 @@ class Commits:
     def load(self, snapshot: Snapshot) -> None:
         """Show what a store held when it was opened, and nothing else."""
         self.registry, self._ahead = Registry(), Registry()
+        self.last_seen = snapshot.last_seen
         self._show(Change(sessions=snapshot.sessions, kernels=snapshot.kernels))
 
     async def transact(self, build: Build, user: str | None = None) -> Change:

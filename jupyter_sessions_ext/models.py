@@ -306,3 +306,5 @@ class Snapshot:
 
     sessions: tuple[SessionRecord, ...] = ()
     kernels: tuple[KernelRecord, ...] = ()
+    last_seen: datetime | None = field(default=None, compare=False)
+    """The latest time of an event, of a kernel's activity, or of a server's start or end."""

@@ -18,7 +18,9 @@ from jupyter_sessions_ext.models import TRANSITIONS, EventAction
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
+HASTY = "--ServerApp.jpserver_extensions={'hasty': True}"
 ADA = "--ServerApp.identity_provider_class=configured.Ada"
 
 
@@ -139,6 +141,7 @@ def test_a_session_that_was_dormant_for_too_long_expires(home: Home, known: Serv
                 "UPDATE session_detail SET since=? WHERE session_id=?",
                 (since.isoformat(), session["id"]),
             )
+    known.args.append(HASTY)
     known.start()
     wait_until(lambda: history(home, gone["id"])[-1][0] == "expired", 10, "it expired")
     assert history(home, gone["id"])[-1] == ("expired", "path b.ipynb", "system")
@@ -146,11 +149,30 @@ def test_a_session_that_was_dormant_for_too_long_expires(home: Home, known: Serv
     assert new_session(known, "b.ipynb")["id"] != gone["id"]
 
 
+@pytest.mark.parametrize("days", [40, 400, -400])
+def test_nothing_expires_by_a_wrong_clock_or_while_no_server_runs(
+    home: Home, known: Server, tmp_path: Path, days: int
+) -> None:
+    live, dormant = new_session(known), new_session(known, "b.ipynb")
+    known.delete(f"/api/kernels/{dormant['kernel']['id']}")
+    known.terminate()
+    before = history(home)
+    sign = tmp_path / "asked"
+    known.args.append(HASTY)
+    known.env |= {"DAYS_AHEAD": str(days), "UPKEEP_SIGN": str(sign)}
+    known.start()
+    wait_until(lambda: sign.exists() and len(sign.read_text()) > 3, 10, "it had looked")
+    known.get("/api/sessions")  # by then what it has found is done
+    assert history(home)[: len(before)] == before
+    assert [session["id"] for session in sessions(known)] == [live["id"]]
+    assert new_session(known, "b.ipynb")["id"] == dormant["id"]
+
+
 def test_zero_keeps_dormant_sessions_for_ever(
     home: Home, server_factory: Callable[..., Server]
 ) -> None:
-    limits = ["--SessionsApp.dormant_retention=0", "--SessionsApp.history_limit=2"]
-    with server_factory(args=limits) as server:
+    limits = ["--SessionsApp.dormant_retention=0", "--SessionsApp.history_limit=2", HASTY]
+    with server_factory(args=limits, env={"PYTHONPATH": str(TESTS)}) as server:
         session = new_session(server)
         for number in range(4):
             server.patch(f"/api/sessions/{session['id']}", {"path": f"{number}.ipynb"})

@@ -40,7 +40,6 @@ from ..models import (
     ProcessIdentity,
     SessionRecord,
     SessionState,
-    merged,
     now,
 )
 from ..workspace import Workspace
@@ -279,8 +278,7 @@ def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) 
         events=tuple(_events(sessions.values(), kept)),
         server=workspace.server,
     )
-    expired = workspace.retention.expired(registry, but=sessions)
-    workspace.commit_now(merged((change, expired)))
+    workspace.commit_now(change)
     if actions:
         workspace.log.info(
             "Adopted %d kernels in %.3f s; %d have ended, %d sessions are dormant.",

@@ -21,6 +21,7 @@ from ..errors import KernelStartError, StoreUnavailableError
 from ..kernels.activity import ActivityMixin
 from ..models import SYSTEM, Change, SessionRecord
 from ..registry import Registry
+from ..retention import ServedTime
 from . import changes
 from .changing import SessionChanger, introduced, reason_of_deletion, reviving
 from .documents import CONTENTS_EVENTS, is_at, moved
@@ -310,15 +311,22 @@ class SessionManager(SessionChanger):
     # ------------------------------------------------------------------ upkeep
 
     def start_upkeep(self) -> None:
-        """Drop what is not kept any longer, now and again; a server does so when it starts, too."""
+        """Drop what is not kept any longer, now and again.
+
+        Not at once: the clock of a host that has just booted may be wrong.
+        """
+        self._served = ServedTime(self._workspace.last_seen)
         self._upkeep.start()
 
     async def _drop_expired(self) -> None:
         workspace = self._workspace
+        present = self._served.tell()
+
+        def build(records: Registry) -> Change:
+            return workspace.retention.expired(records, present, but=self._creating)
+
         with contextlib.suppress(StoreUnavailableError):  # it is logged
-            await workspace.transact(
-                lambda records: workspace.retention.expired(records, but=self._creating), SYSTEM
-            )
+            await workspace.transact(build, SYSTEM)
 
     def close(self) -> None:
         """Close the store and free the lease. Safe to call twice."""

@@ -98,6 +98,11 @@ SELECT_SESSIONS = (
     "ORDER BY session.rowid"
 )
 SELECT_KERNELS = f"SELECT {_KERNEL_COLUMNS} FROM kernel ORDER BY rowid"
+SELECT_LAST_SEEN = (
+    "SELECT max(time) FROM (SELECT max(time) AS time FROM event UNION ALL "
+    "SELECT max(started_at) FROM server UNION ALL SELECT max(stopped_at) FROM server UNION ALL "
+    "SELECT max(last_activity) FROM kernel)"
+)
 FORGET_OLD_SERVERS = (
     "DELETE FROM server WHERE server_id NOT IN "
     "(SELECT server_id FROM server ORDER BY started_at DESC LIMIT 100)"

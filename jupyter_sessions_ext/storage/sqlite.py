@@ -9,6 +9,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from .migrations import LATEST, MIGRATIONS, STOCK_AFTER, STOCK_BEFORE, VERSION_T
 from .rows import (
     FORGET_OLD_SERVERS,
     SELECT_KERNELS,
+    SELECT_LAST_SEEN,
     SELECT_SESSIONS,
     read_kernel,
     read_session,
@@ -388,9 +390,11 @@ def _tables(connection: sqlite3.Connection) -> set[str]:
 def _load(connection: sqlite3.Connection) -> Snapshot:
     """Read everything; a record that makes no sense is as bad as a page that does not."""
     try:
+        [[last_seen]] = connection.execute(SELECT_LAST_SEEN)
         return Snapshot(
             sessions=tuple(map(read_session, connection.execute(SELECT_SESSIONS))),
             kernels=tuple(map(read_kernel, connection.execute(SELECT_KERNELS))),
+            last_seen=datetime.fromisoformat(last_seen) if last_seen else None,
         )
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise sqlite3.DatabaseError(f"malformed record: {error!r}") from error
