@@ -20,7 +20,7 @@ from .api import admin, core
 from .composition import compose_connections, compose_kernels, compose_sessions, configured_database
 from .drain import RequestDrain, stop_on_interrupt
 from .events import Emitter
-from .folder import STATE_DIR
+from .folder import STATE_DIR, absolute
 from .keeper.protocol import DEFAULT_LIMIT, DEFAULT_TOTAL
 from .kernels.manager import DurableMappingMixin
 from .kernels.recording import RecordingMixin
@@ -166,7 +166,7 @@ class SessionsApp(ExtensionAppJinjaMixin, ExtensionApp):
             return
         self._workspace = Workspace(
             self.log,
-            state_dir=self.state_dir,
+            state_dir=str(absolute(self.state_dir)),
             database=configured_database(serverapp.config),
             kernels_on_stop=self.kernels_on_stop,
             retention=self._retention,

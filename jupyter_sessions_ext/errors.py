@@ -130,3 +130,11 @@ class KeeperError(SessionsError):
 
 class KeeperGoneError(KeeperError):
     """The keeper has just ended; another one is started."""
+
+
+class KeeperVersionError(KeeperError):
+    """The keeper that this server starts is of another version: it can be used by no call."""
+
+
+class NoKeeperError(KeeperError):
+    """There is no keeper for some time, or until the server is restarted; the log says why."""

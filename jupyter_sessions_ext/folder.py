@@ -118,6 +118,11 @@ class Place:
         return self.folder / "logs" / f"kernel-{name}.log"
 
 
+def absolute(folder: str | Path) -> Path:
+    """Return a folder as it is meant: of the home folder, or of the working directory."""
+    return Path(os.path.abspath(os.path.expanduser(folder)))
+
+
 def places(state_dir: Path, root_dir: str, database: str | None) -> Iterator[Place]:
     """Yield a workspace's own place and then those of its siblings, in order.
 

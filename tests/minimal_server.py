@@ -19,10 +19,15 @@ from tornado import web
 from tornado.routing import RuleRouter
 from traitlets import default
 
+from jupyter_sessions_ext.keeper import supervisor
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from jupyter_server.serverapp import ServerApp
+
+
+supervisor.SOON, supervisor.LONGEST_PAUSE = 0, 2  # tests kill keepers again and again
 
 
 class KernelSpecs(KernelSpecManager):

@@ -181,6 +181,7 @@ class Server:
         self.port = port or free_port()
         self.args = list(args)
         self.env = dict(env or {})
+        self.python = [sys.executable]
         self.stdin: int = subprocess.DEVNULL
         self.base_url = base_url
         self.url = f"http://127.0.0.1:{self.port}{base_url}"
@@ -234,7 +235,7 @@ class Server:
         """
         assert not self.running, "the server runs already"
         command = [
-            *(sys.executable, "-m", MODULES[self.app], "--no-browser", "--allow-root"),
+            *(*self.python, "-m", MODULES[self.app], "--no-browser", "--allow-root"),
             "--ServerApp.ip=127.0.0.1",
             f"--ServerApp.port={self.port}",
             "--ServerApp.port_retries=0",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 
+from ..folder import absolute
 from . import servers
 from .checks import servers as running
 from .checks import setup, state
@@ -36,10 +36,11 @@ def _findings(where: Where) -> Iterator[Finding]:
     yield from setup.keeping(config)
     state_dir = where.state_dir
     if not where.is_given and config.SessionsApp.get("state_dir"):
-        state_dir = Path(config.SessionsApp.state_dir)
+        state_dir = absolute(config.SessionsApp.state_dir)
     yield from state.folder(state_dir)
     yield from state.modes(state_dir)
     yield from state.file_systems(state_dir)
+    yield from state.keeper_starts(state_dir)
     asked = (
         [servers.named(where.server, where.token)] if where.server else servers.running(where.token)
     )

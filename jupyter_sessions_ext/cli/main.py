@@ -74,12 +74,12 @@ def _verb(name: str) -> Callable[[argparse.Namespace, Where], int]:
 def _where(options: argparse.Namespace) -> Where:
     from jupyter_core.paths import jupyter_data_dir
 
-    from ..folder import STATE_DIR
+    from ..folder import STATE_DIR, absolute
     from .sources import Where
 
     default = os.path.join(jupyter_data_dir(), STATE_DIR)
     return Where(
-        state_dir=Path(options.state_dir or default),
+        state_dir=absolute(options.state_dir or default),
         is_given=options.state_dir is not None,
         root_dir=options.root_dir,
         server=options.server,

@@ -15,12 +15,17 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-VERSION = 2
+VERSION = 3
 """Of what is said; a server replaces a keeper of another one.
 
 For that, packets of JSON and the calls ``hello`` and ``retire`` must stay as they are; and so must
-the files of rings and clients, which the keeper's successor goes on with.
+the files of rings and clients, which the keeper's successor goes on with. A server tells its
+version in ``hello``: when the package is upgraded under it, the keepers that it starts are of the
+next one, which must do as it says.
 """
+
+OLD_VERSION = 2
+"""Of a server that tells none: what is between it and this keeper is in ``server.Keeper``."""
 
 SOCKET, LOCK = "keeper.sock", "keeper.lock"
 """Files in the keeper's folder."""

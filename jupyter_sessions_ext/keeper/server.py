@@ -24,6 +24,7 @@ from .port import HeldPort
 from .process import KernelProcess, identity_of
 from .protocol import (
     DAY,
+    OLD_VERSION,
     VERSION,
     Kind,
     Packet,
@@ -95,7 +96,7 @@ class Keeper:
             "attach": self._streams.attach,
             "status": self._status,
             "retire": self._retire,
-            "hold_port": self._port.hold,
+            "hold_port": self._hold_port,
             "take_port": self._port.take,
             "give_up_port": self._port.give_up,
             "ping": lambda *_, **__: {},
@@ -104,6 +105,8 @@ class Keeper:
             "detach": self._streams.detach,
             "close_port": self._port.close,
             "passed_on": self._streams.passed_on,
+            "hold": _hold_nothing,
+            "let_go": lambda *_, **__: None,
         }
 
     # ------------------------------------------------------------------ life
@@ -273,8 +276,15 @@ class Keeper:
         limit: int,
         total: int,
         orphan_timeout: float,
+        version: int = OLD_VERSION,
         **_: object,
     ) -> dict[str, Any]:
+        said = {"version": min(version, VERSION), "pid": os.getpid()}
+        # One of the old version would kill a keeper that refuses it.
+        if version != OLD_VERSION and self._has_other_server(link):
+            assert self._server is not None
+            log(f"the server of process {link.process} is refused: there is another one")
+            return {**said, "refused": f"process {self._server.process} is its server"}
         self._take_server(link)
         self._port.leave_to_server()
         self._kernels.set_limits(limit, total)
@@ -282,7 +292,7 @@ class Keeper:
         if self._orphaned is not None:
             self._orphaned.cancel()
         log("a server is there")
-        return {"version": VERSION, "pid": os.getpid()}
+        return said
 
     def _take_server(self, link: Link) -> None:
         """Have a server in place of the one before, which has ended unless it is the same."""
@@ -305,6 +315,14 @@ class Keeper:
                 self._server_process = KernelProcess(
                     self._loop, link.process, None, self._server_process_ended
                 )
+
+    def _hold_port(
+        self, link: Link, answer: object, notes_requests: bool = False, **port: Any
+    ) -> dict[str, Any]:
+        said = self._port.hold(link, answer, **port)
+        if notes_requests:
+            _hold_nothing(link)
+        return said
 
     def _kernel(
         self,
@@ -419,6 +437,15 @@ class Keeper:
                 for kernel in self._kernels
             },
         }
+
+
+def _hold_nothing(link: Link, **_: object) -> None:
+    """Close what came with a note, or a call, of a server of the old version.
+
+    It had its clients' connections held, and a shared memory with what they had requested.
+    """
+    if (file := link.take_file()) is not None:
+        os.close(file)
 
 
 def main(folder: Path) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import KeeperError, KeeperGoneError
+from ..errors import KeeperError, KeeperGoneError, KeeperVersionError
 from .channel import ServerLink
 from .protocol import VERSION
 from .takeover import connect, signal_holder
@@ -36,11 +36,14 @@ COMMAND = ("-m", f"{__package__}")
 _MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "98304"}
 """Has glibc give back the memory of large messages: else what a flood took once stays taken."""
 
-_PASSED_ON = (
-    "PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "PYTHONPATH",
-    "PYTHONHOME",
-)  # fmt: skip
+_PASSED_ON = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
 """What a keeper has of the server's environment: it must not hold its secrets."""
+
+_PASSED_ON_TO_PYTHON = (
+    "PYTHONDONTWRITEBYTECODE", "PYTHONHOME", "PYTHONNOUSERSITE", "PYTHONPLATLIBDIR",
+    "PYTHONPYCACHEPREFIX", "PYTHONUSERBASE",
+)  # fmt: skip
+"""What it has if the server's Python looks at it, too."""
 
 
 class Starter:
@@ -66,7 +69,8 @@ class Starter:
     async def open(self) -> ServerLink:
         """Return a link with a keeper, which is started if there is none.
 
-        :raises KeeperError: it ended at once
+        :raises KeeperVersionError: the one that was started is of another version
+        :raises KeeperError: it ended at once, or has another server
         :raises OSError: it cannot be started
         """
         if self._process is not None and self._process.poll() is not None:
@@ -83,6 +87,11 @@ class Starter:
                 found_none += _RETRY_INTERVAL
                 self._signal(signal.SIGKILL if found_none > ANSWER_TIMEOUT else signal.SIGUSR1)
             await asyncio.sleep(_RETRY_INTERVAL)
+
+    def give_up(self) -> None:
+        """End the keeper that was started and has not answered."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
 
     async def watch(self, link: ServerLink) -> None:
         """Replace a keeper that hangs."""
@@ -109,13 +118,20 @@ class Starter:
         return None
 
     async def _is_right(self, link: ServerLink) -> bool:
-        """Greet a keeper; end one that hangs, or is of another version. What it kept stays."""
+        """Greet a keeper; end one that hangs, or is of another version. What it kept stays.
+
+        :raises KeeperVersionError: the next one would be of another version, too
+        :raises KeeperError: it has another server
+        """
         try:
             answer = await _answer(link.call("hello", **self._hello))
             if answer.get("version") == VERSION:
-                return True
-            self._log.info("The keeper is of another version, and is replaced.")
-            await _answer(link.call("retire"))
+                refused = answer.get("refused")
+            else:
+                await self._retire(link, answer)
+                return False
+        except KeeperVersionError:
+            raise
         except asyncio.TimeoutError:
             self._log.warning("The keeper does not answer, and is replaced.")
             self._signal(signal.SIGKILL)
@@ -124,7 +140,23 @@ class Starter:
         except KeeperError as error:
             self._log.warning("The keeper is replaced: %s", error)
             self._signal(signal.SIGKILL)
+        else:
+            if refused:
+                raise KeeperError(f"{refused}: two servers must not use one workspace")
+            return True
         return False
+
+    async def _retire(self, link: ServerLink, answer: Mapping[str, Any]) -> None:
+        """End a keeper of another version; if it is of this server's making, for good."""
+        is_own = self._process is not None and self._process.pid == answer.get("pid")
+        if not is_own:
+            self._log.info("The keeper is of another version, and is replaced.")
+        await _answer(link.call("retire"))
+        if is_own:
+            raise KeeperVersionError(
+                "jupyter_sessions_ext was replaced by another version while this server runs; "
+                "restart the server"
+            )
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(OSError):
@@ -149,10 +181,10 @@ class Starter:
         """
         if self._process is not None and (code := self._process.poll()) is not None:
             self._process = None
-            if code > 0:
-                raise KeeperError(f"it ended with code {code}: see {self._folder}/keeper.log")
-            if code == 0:
-                return True
+            if code:
+                how = f"with code {code}" if code > 0 else f"by signal {-code}"
+                raise KeeperError(f"it ended {how}: see {self._folder}/keeper.log")
+            return True  # another one has the lock
         if self._process is None:
             self._process = await asyncio.to_thread(self._launch)
         return False
@@ -166,7 +198,7 @@ class Starter:
         try:
             process = subprocess.Popen(
                 [sys.executable, *COMMAND, str(self._folder)],
-                env={k: os.environ[k] for k in _PASSED_ON if k in os.environ} | _MEMORY,
+                env=_environment(),
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -177,6 +209,16 @@ class Starter:
             os.close(log)
         threading.Thread(target=process.wait, name="keeper's end", daemon=True).start()
         return process
+
+
+def _environment() -> dict[str, str]:
+    """Return a keeper's environment: it finds every module where the server does."""
+    names = _PASSED_ON if sys.flags.ignore_environment else _PASSED_ON + _PASSED_ON_TO_PYTHON
+    passed_on = {name: os.environ[name] for name in names if name in os.environ}
+    if sys.flags.no_user_site:
+        passed_on["PYTHONNOUSERSITE"] = "1"
+    path = os.pathsep.join(map(os.path.abspath, sys.path))
+    return {**passed_on, **_MEMORY, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}
 
 
 async def _answer(call: asyncio.Future[dict[str, Any]]) -> dict[str, Any]:

@@ -7,16 +7,17 @@ import contextlib
 import logging
 import os
 import socket
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from tornado.ioloop import IOLoop
 
-from ..errors import KeeperError, KeeperGoneError
+from ..errors import KeeperError, KeeperGoneError, KeeperVersionError, NoKeeperError
 from .backlog import Backlog
 from .channel import Feed, ServerLink
-from .protocol import CHANNELS, Channel, Kind, pack, pack_json
+from .protocol import CHANNELS, VERSION, Channel, Kind, pack, pack_json
 from .starter import Starter
 
 START_TIMEOUT = 20.0
@@ -25,8 +26,37 @@ START_TIMEOUT = 20.0
 CLOSE_TIMEOUT = 2.0
 """Seconds for which a server that stops waits for its keeper's answer."""
 
-_AGAIN = 10.0
-"""Seconds until it is tried again to start a keeper."""
+PATIENCE = 1.0
+"""Seconds for which clients wait for another keeper, if it is tried again by then."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.25, 60.0
+"""Seconds until it is tried again to start a keeper; each time it takes twice as long."""
+
+SOON = 60.0
+"""Seconds: a keeper that lives for less does not end well."""
+
+
+class Pauses:
+    """Pauses between attempts: none before the first other one, then longer ones."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self._end = 0.0
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left of this one."""
+        return max(self._end - time.monotonic(), 0)
+
+    def begin(self) -> float:
+        """Begin the next one, and return how many seconds it takes."""
+        pause, self._next = self._next, min(max(2 * self._next, FIRST_PAUSE), LONGEST_PAUSE)
+        self._end = time.monotonic() + pause
+        return pause
+
+    def reset(self) -> None:
+        """Begin anew: all goes well."""
+        self._next = 0.0
 
 
 class Supervisor:
@@ -53,7 +83,12 @@ class Supervisor:
         self._idle = idle
         self._log = log
         self._limit = limit
-        hello = {"limit": limit, "total": total, "orphan_timeout": orphan_timeout}
+        hello = {
+            "version": VERSION,
+            "limit": limit,
+            "total": total,
+            "orphan_timeout": orphan_timeout,
+        }
         self._starter = Starter(folder, log, hello, self._make_link)
         self.journal_bytes = 0
         """Bytes that are kept of what kernels have sent."""
@@ -65,6 +100,12 @@ class Supervisor:
         self._link: ServerLink | None = None
         self._connecting: asyncio.Task[ServerLink] | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._pauses = Pauses()
+        self._linked_at = 0.0
+        self._problem = ""
+        """Why there is no keeper, as it was logged."""
+        self._is_given_up = False
+        """Whether there will be none until the server is restarted."""
 
     # ------------------------------------------------------------------ kernels
 
@@ -123,7 +164,8 @@ class Supervisor:
             feed.missed(note["count"])
 
     def _answered(self, answer: asyncio.Future[dict[str, Any]]) -> None:
-        if not answer.cancelled() and (error := answer.exception()) is not None:
+        error = None if answer.cancelled() else answer.exception()
+        if error is not None and not isinstance(error, KeeperGoneError):  # that is logged once
             self._log.warning("The keeper: %s", error)
 
     def forget(self, kernel_id: str, *, has_transcript: bool) -> None:
@@ -189,6 +231,7 @@ class Supervisor:
         :param number: of the last message that it has; None: the keeper knows
         :returns: ``stream``, ``received`` and ``last``
         :raises KeeperGoneError: it may be tried again
+        :raises NoKeeperError: there is no keeper, as was logged
         :raises KeeperError: it cannot be
         """
         if not self.keeps(kernel_id):
@@ -198,7 +241,7 @@ class Supervisor:
         try:
             link = self._link
             if link is None:
-                link = await asyncio.shield(self._connect())
+                link = await self._connect_for_client()
         except BaseException:
             for file in files:
                 os.close(file)
@@ -247,29 +290,75 @@ class Supervisor:
         if self._link is None and self._kernels:
             self._connect()
 
+    async def _connect_for_client(self) -> ServerLink:
+        """Return a link; after a first failure, no client waits long for it.
+
+        :raises NoKeeperError: there is none
+        """
+        connecting = asyncio.shield(self._connect())
+        timeout = PATIENCE if self._problem else None
+        try:
+            return await asyncio.wait_for(connecting, timeout)
+        except asyncio.TimeoutError:
+            raise NoKeeperError(self._problem) from None
+        except KeeperError as error:
+            raise NoKeeperError(str(error)) from error
+
     def _tried(self, connecting: asyncio.Future[ServerLink]) -> None:
-        if not connecting.cancelled() and (error := connecting.exception()) is not None:
+        if connecting.cancelled() or (error := connecting.exception()) is None:
+            return
+        if isinstance(error, NoKeeperError):  # it was not tried
+            return
+        if str(error) != self._problem:
+            self._problem = str(error)
             self._log.error("There is no keeper, so that output may be lost: %s", error)
-            if self._kernels:
-                asyncio.get_running_loop().call_later(_AGAIN, self._connect_soon)
+        if self._kernels and not self._is_given_up:
+            asyncio.get_running_loop().call_later(self._pauses.left, self._connect_soon)
 
     async def _connected(self) -> ServerLink:
+        """Return a link, after more than one attempt if these are not far apart.
+
+        :raises KeeperError: there is none
+        """
         if self._link is not None:
             return self._link
-        try:
-            link = await asyncio.wait_for(self._starter.open(), START_TIMEOUT)
-            while not link.is_open:  # it has ended in that moment
-                link = await asyncio.wait_for(self._starter.open(), START_TIMEOUT)
-        except asyncio.TimeoutError:
-            raise KeeperError(f"no keeper answered in {START_TIMEOUT:.0f} s") from None
-        except OSError as error:
-            raise KeeperError(f"it cannot be started: {error}") from error
+        if self._is_given_up or self._pauses.left > PATIENCE:
+            raise NoKeeperError(self._problem)
+        while True:
+            await asyncio.sleep(self._pauses.left)
+            try:
+                link = await self._opened()
+                break
+            except KeeperVersionError:
+                self._is_given_up = True
+                raise
+            except KeeperError:
+                if self._pauses.begin() > PATIENCE:
+                    raise
         self._link = link
+        self._linked_at = time.monotonic()
+        self._problem = ""
         for kernel_id in self._kernels:
             self._tell(link, kernel_id)
         self._tell_port(link)
         self._watching = asyncio.ensure_future(self._starter.watch(link))
         return link
+
+    async def _opened(self) -> ServerLink:
+        """Return a link with a keeper that has not ended in that moment.
+
+        :raises KeeperError: there is none
+        """
+        while True:
+            try:
+                link = await asyncio.wait_for(self._starter.open(), START_TIMEOUT)
+            except asyncio.TimeoutError:
+                self._starter.give_up()
+                raise KeeperError(f"no keeper answered in {START_TIMEOUT:.0f} s") from None
+            except OSError as error:
+                raise KeeperError(f"it cannot be started: {error}") from error
+            if link.is_open:
+                return link
 
     def _make_link(self, connection: socket.socket) -> ServerLink:
         return ServerLink(self._log, connection, self._feeds, self._noted, self._ended)
@@ -283,9 +372,17 @@ class Supervisor:
             self._watching.cancel()
         feeds = [*self._feeds.values()]
         self._feeds.clear()
+        if time.monotonic() - self._linked_at > SOON:
+            self._pauses.reset()
+        pause = self._pauses.begin()
         if self._kernels:
-            self._log.warning("The keeper is gone (%s); another one is started.", reason)
-            self._connect()
+            when = f" in {pause:.0f} s" if pause > PATIENCE else ""
+            self._log.warning("The keeper is gone (%s); another one is started%s.", reason, when)
+            if pause > PATIENCE:
+                self._problem = f"it has ended: {reason}"
+                asyncio.get_running_loop().call_later(pause, self._connect_soon)
+            else:
+                self._connect()
         for feed in feeds:
             feed.lost()
 

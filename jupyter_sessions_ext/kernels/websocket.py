@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,7 +20,7 @@ from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebso
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.websocket import WebSocketClosedError
 
-from ..errors import KeeperError, KeeperGoneError
+from ..errors import KeeperError, KeeperGoneError, NoKeeperError
 from ..keeper.delivery import Delivery
 from ..keeper.messages import CONTENT, HEADER, PARENT
 from ..keeper.protocol import CHANNELS, Record, unpack_records
@@ -112,8 +113,11 @@ class KeptConnectionMixin(ZMQChannelsWebsocketConnection):
             peer = self._io.socket.fileno() if self._incoming is not None else None
             answer = await self._tried(peer, number)
         except (KeeperError, OSError) as error:
-            self.log.error(
-                "Kernel %s is connected to without its keeper: %s", self.kernel_id, error
+            self.log.log(
+                logging.DEBUG if isinstance(error, NoKeeperError) else logging.ERROR,
+                "Kernel %s is connected to without its keeper: %s",
+                self.kernel_id,
+                error,
             )
             await self._go_without()
             return

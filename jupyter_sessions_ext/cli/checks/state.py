@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import os
 import shutil
+import socket
+import tempfile
 import time
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from ...errors import SchemaTooNewError, SessionsError, StoreCorruptError
+from ...errors import KeeperError, SchemaTooNewError, SessionsError, StoreCorruptError
 from ...folder import Fault, Lease, Place, faults, known_places, places
-from ...host import find_marked, is_on_network, machine_id
+from ...host import POSIX, find_marked, is_on_network, machine_id
+from ...keeper.channel import Feed, ServerLink
+from ...keeper.protocol import VERSION
+from ...keeper.starter import Starter
 from ...keeper.takeover import status
 from ...kernels.recovery import observe
 from ...models import Snapshot
@@ -19,6 +26,9 @@ from ...workspace import store_of
 from ..servers import Server
 from ..units import size
 from .findings import Finding, ok, problem, warning
+
+START_TIMEOUT = 10.0
+"""Seconds in which a keeper that is started must answer, and then end."""
 
 _LITTLE, _TOO_LITTLE = 200_000_000, 5_000_000
 """Bytes that are free on a disk."""
@@ -111,6 +121,68 @@ def _space(path: Path) -> Finding:
         return ok(name, text, subject=subject)
     advice = "free some: when it is full, changes of sessions are refused"
     return (problem if free < _TOO_LITTLE else warning)(name, text, advice, subject=subject)
+
+
+def keeper_starts(state_dir: Path) -> Iterator[Finding]:
+    """Tell whether a keeper can be started: one is, for a moment, in a folder of its own."""
+    if not POSIX:
+        return
+    name = "keeper-start"
+    folder = ""
+    try:
+        folder = tempfile.mkdtemp(prefix="check-", dir=state_dir if state_dir.is_dir() else None)
+        pid = asyncio.run(_start_keeper(Path(folder)))
+        yield ok(name, f"a keeper can be started (pid {pid}, which has ended)")
+    except (KeeperError, OSError, asyncio.TimeoutError) as error:
+        said = _end_of(Path(folder, "keeper.log"))
+        reason = str(error) or f"it does not answer in {START_TIMEOUT:.0f} s"
+        yield problem(
+            name,
+            f"no keeper can be started: {reason}{said and f' ({said})'}",
+            "until then output is lost with the server, and nobody ends kernels that it left: "
+            "have this Python import jupyter_sessions_ext, and see SessionsApp.state_dir",
+        )
+    finally:
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+async def _start_keeper(folder: Path) -> int:
+    """Start a keeper, end it, and return its pid.
+
+    :raises KeeperError: it ended at once
+    :raises OSError: it cannot be started
+    :raises asyncio.TimeoutError: it does not answer
+    """
+    log = logging.getLogger(__name__)
+    nothing: Mapping[int, Feed] = {}
+    has_ended = asyncio.Event()
+
+    def make_link(connection: socket.socket) -> ServerLink:
+        return ServerLink(log, connection, nothing, lambda _: None, lambda *_: has_ended.set())
+
+    hello = {"version": VERSION, "limit": 0, "total": 0, "orphan_timeout": 0}
+    starter = Starter(folder, log, hello, make_link)
+    try:
+        link = await asyncio.wait_for(starter.open(), START_TIMEOUT)
+        try:
+            pid: int = (await link.call("status"))["pid"]
+            await link.call("retire")
+            await asyncio.wait_for(has_ended.wait(), START_TIMEOUT)
+        finally:
+            link.close()
+    finally:
+        starter.give_up()
+    return pid
+
+
+def _end_of(log: Path) -> str:
+    """Return the last line of a log; empty, if there is none."""
+    try:
+        lines = log.read_text(errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line for line in reversed(lines) if line), "")
 
 
 # ---------------------------------------------------------------------- workspaces
