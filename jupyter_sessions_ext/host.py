@@ -138,6 +138,37 @@ def locker(descriptor: int, start: int, length: int) -> int | None:
     return None if kind == fcntl.F_UNLCK else max(pid, 0)
 
 
+OWNS_LOCKS = POSIX and hasattr(fcntl, "F_OFD_SETLK")
+"""Whether a file can have locks of its descriptor, as on Linux: see :func:`lock`."""
+
+
+def lock(descriptor: int, start: int, length: int, *, is_shared: bool = False) -> bool:
+    """Lock some bytes of a file, unless another one has them; tell whether they are locked.
+
+    The lock is its open file description's: unlike a POSIX lock, which belongs to the process, it
+    stays when something else in the process opens the file and closes it. It ends when the
+    descriptor and all its duplicates are closed, in forked children too.
+
+    :raises OSError: the file system has no locks
+    """
+    kind = fcntl.F_RDLCK if is_shared else fcntl.F_WRLCK
+    try:
+        _set_lock(descriptor, kind, start, length)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def unlock(descriptor: int, start: int, length: int) -> None:
+    """Give back what :func:`lock` has locked."""
+    _set_lock(descriptor, fcntl.F_UNLCK, start, length)
+
+
+def _set_lock(descriptor: int, kind: int, start: int, length: int) -> None:
+    asked = struct.pack(_FLOCK[sys.platform], kind, os.SEEK_SET, start, length, 0)
+    fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, asked)
+
+
 def find_processes(connection_files: Mapping[str, str]) -> dict[str, int]:
     """Look kernels up in the process table.
 

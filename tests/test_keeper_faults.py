@@ -103,6 +103,7 @@ def test_what_a_client_sends_while_it_goes_on_without_a_keeper_waits_until_the_k
                 shared.get("/api")
             kernel.send_signal(signal.SIGUSR2)
             assert_whole(client, request, 1)
+    wait_until(lambda: keeper_answers(home), 20, "there was a keeper again")
     assert shared.delete(f"/api/kernels/{kernel_id}").status_code == 204
 
 
