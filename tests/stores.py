@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import stat
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -36,6 +39,25 @@ async def fetch(store: SQLiteStore, sql: str) -> list[tuple[Any, ...]]:
 
 async def run(store: SQLiteStore, sql: str) -> None:
     await (await store.connection()).execute(sql)
+
+
+READS = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1])
+print(connection.execute("SELECT count(*) FROM session").fetchone()[0])
+connection.close()
+"""
+
+
+def read_elsewhere(file: Path) -> int:
+    """Have another program open the database for writing, read and close it."""
+    program = shutil.which("sqlite3")
+    command = (
+        [program, str(file), "SELECT count(*) FROM session"]
+        if program
+        else [sys.executable, "-c", READS, str(file)]
+    )
+    return int(subprocess.run(command, capture_output=True, check=True, timeout=20).stdout)
 
 
 def modes(folder: Path) -> dict[str, int]:

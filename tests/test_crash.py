@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from drills import FULL
+from homes import state_folder
 from servers import Home, Server, kernel_processes, wait_until
+from stores import read_elsewhere
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 KILLS = 60 if FULL else 8
 WORKERS = 4
@@ -87,18 +91,30 @@ class Worker:
         self.asked = None
 
 
+def look(server: Server, file: Path, done: threading.Event) -> None:
+    """Ask for the server's health, as its page does, and read its database by another program."""
+    while not done.is_set():
+        with suppress(httpx.TransportError):
+            assert server.get("/sessions/api/v1/health").json() == {"status": "ok"}
+        read_elsewhere(file)
+
+
 @pytest.mark.drill
 @pytest.mark.timeout(60 + 30 * KILLS)
+@pytest.mark.parametrize("is_looked_at", [False, True], ids=["alone", "others look at it"])
 def test_no_acknowledged_change_is_lost_and_nothing_is_left_over(
-    home: Home, server: Server
+    is_looked_at: bool, home: Home, server: Server
 ) -> None:
     seed = int(os.environ.get("SESSIONS_SEED", random.randrange(1 << 32)))
     print(f"SESSIONS_SEED={seed}")
     dice = random.Random(seed)
     workers = [Worker(n, random.Random(dice.random())) for n in range(WORKERS)]
-    for _ in range(KILLS):
+    file = state_folder(home) / "sessions.sqlite"
+    for _ in range(KILLS if FULL or not is_looked_at else KILLS // 2):
         done = threading.Event()
         threads = [threading.Thread(target=w.work, args=(server, done)) for w in workers]
+        if is_looked_at:
+            threads.append(threading.Thread(target=look, args=(server, file, done)))
         for thread in threads:
             thread.start()
         done.wait(dice.uniform(0.05, LONGEST))

@@ -101,8 +101,8 @@ async def test_a_check_tells_of_a_file_that_is_gone(store: SQLiteStore, file: Pa
 async def test_a_check_tells_of_what_cannot_be_written(
     store: SQLiteStore, make_store: MakesStores, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    await store.commit(EVERYTHING)
     monkeypatch.setattr("jupyter_sessions_ext.storage.sqlite.BUSY_TIMEOUT", 0.01)
+    await store.commit(EVERYTHING)
     holder = await make_store(file).connection()
     await holder.execute("BEGIN IMMEDIATE")
     with pytest.raises(StoreUnavailableError, match="locked"):

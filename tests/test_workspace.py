@@ -78,6 +78,9 @@ class HeldStore:
     async def check(self) -> None:
         await self.inner.check()
 
+    async def checkpoint(self) -> None:
+        await self.inner.checkpoint()
+
     def close(self) -> None:
         self.inner.close()
 

@@ -311,7 +311,7 @@ class SessionManager(SessionChanger):
     # ------------------------------------------------------------------ upkeep
 
     def start_upkeep(self) -> None:
-        """Drop what is not kept any longer, now and again.
+        """Drop what is not kept any longer, from the store's log too, now and again.
 
         Not at once: the clock of a host that has just booted may be wrong.
         """
@@ -327,6 +327,7 @@ class SessionManager(SessionChanger):
 
         with contextlib.suppress(StoreUnavailableError):  # it is logged
             await workspace.transact(build, SYSTEM)
+            await workspace.store.checkpoint()
 
     def close(self) -> None:
         """Close the store and free the lease. Safe to call twice."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import sqlite3
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ..errors import (
     ValueRefusedError,
 )
 from ..models import Change, Event, EventFilter, Snapshot, now
+from .guard import Guard
 from .history import SELECT_UNKNOWN, count_events, event_row, read_events, select_events
 from .migrations import LATEST, MIGRATIONS, STOCK_AFTER, STOCK_BEFORE, VERSION_TABLE
 from .rows import (
@@ -43,8 +45,17 @@ BUSY_TIMEOUT = 5.0
 CLOSE_TIMEOUT = 1.0
 """Seconds that closing waits for what is queued; the thread is a daemon and ends in any case."""
 
-# What is deleted is overwritten: no key of a kernel outlives its row.
+CHECKPOINT_TIMEOUT = 0.2
+"""Seconds to wait for readers before the log is emptied another time."""
+
+# What is deleted is overwritten in the file; what is in the log goes with :meth:`checkpoint`.
 _PRAGMAS = ("PRAGMA synchronous=FULL", "PRAGMA secure_delete=ON")
+_NO_CHANGE = (
+    ("INSERT INTO schema_version VALUES (?,?,?)", [(-1, "", "")]),
+    ("DELETE FROM schema_version WHERE version=?", [(-1,)]),
+)
+"""Statements that write to the disk, and change nothing."""
+
 _NOT_A_DATABASE = ("file is not a database", "malformed", "file is encrypted")
 
 
@@ -68,6 +79,10 @@ class SQLiteStore:
         self.backup: str | None = None
         """The copy that was made of it before it was migrated, if it was."""
         self._inode: int | None = None
+        self._log_inode: int | None = None
+        self._guard: Guard | None = None
+        self._writing = asyncio.Lock()
+        self._checking: asyncio.Future[None] | None = None
         self._closed = False
 
     # ------------------------------------------------------------------ the start, blocking
@@ -78,8 +93,9 @@ class SQLiteStore:
             return Snapshot()
         try:
             with self._errors():
+                self._create()
                 self._refuse_newer()
-                with contextlib.closing(self._connect(create=True)) as connection:
+                with contextlib.closing(self._connect()) as connection:
                     self._back_up(connection)
                     self._migrate(connection)
                     snapshot = _load(connection)
@@ -175,10 +191,18 @@ class SQLiteStore:
         if found > LATEST:
             raise SchemaTooNewError(self.location, found, LATEST)
 
-    def _connect(self, *, create: bool = False, alone: bool = False) -> sqlite3.Connection:
-        # Created before SQLite does, so that it is never readable by others, not for an instant.
-        os.close(os.open(self.location, os.O_RDONLY | (os.O_CREAT if create else 0), 0o600))
-        connection = sqlite3.connect(self.location, timeout=BUSY_TIMEOUT, isolation_level=None)
+    def _create(self) -> None:
+        """Create the file before SQLite does: it is never readable by others, not for an instant.
+
+        Nothing else here opens it but SQLite: to close it would free the locks of a connection.
+        """
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(self.location, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+
+    def _connect(self, *, alone: bool = False) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._uri("rw"), uri=True, timeout=BUSY_TIMEOUT, isolation_level=None
+        )
         connection.row_factory = sqlite3.Row
         try:
             if alone:
@@ -194,9 +218,18 @@ class SQLiteStore:
         return connection
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
+        """Bring the schema up to date.
+
+        :raises SchemaTooNewError: a newer version wrote it
+        :raises StoreCorruptError: a part of the schema is missing
+        """
         found = _version(connection)
         if found > LATEST:
             raise SchemaTooNewError(self.location, found, LATEST)
+        if found == 0 and "session_detail" in _tables(connection):  # that is no stock file
+            raise StoreCorruptError(self.location, "its schema has no version")
+        if found:
+            self._refuse_incomplete(connection, found)
         stock = found == 0 and "session" in _tables(connection)
         for migration in MIGRATIONS[found:]:
             with _transaction(connection):
@@ -212,6 +245,17 @@ class SQLiteStore:
                     "INSERT INTO schema_version VALUES (?,?,?)",
                     (migration.version, migration.name, now().isoformat()),
                 )
+
+    def _refuse_incomplete(self, connection: sqlite3.Connection, version: int) -> None:
+        """Refuse a schema of which a table or a column is missing.
+
+        :raises StoreCorruptError: so it is
+        """
+        for table, columns in _columns_of(version).items():
+            found = _columns(connection, table)
+            if missing := columns - found:
+                what = f"column {min(missing)} of table" if found else "table"
+                raise StoreCorruptError(self.location, f"{what} {table} is missing")
 
     def _back_up(self, connection: sqlite3.Connection) -> None:
         """Copy what is about to be migrated."""
@@ -266,38 +310,79 @@ class SQLiteStore:
             if self.location == MEMORY:
                 for migration in MIGRATIONS:
                     await connection.executescript(";".join(migration.sqlite))
+            else:
+                # SQLite opens the log when it reads for the first time.
+                await connection.execute_fetchall("SELECT count(*) FROM schema_version")
+                await connection.execute_fetchall("SELECT state_is_there()")
+                if self._journal == "WAL":
+                    self._guard = await asyncio.to_thread(Guard, self.location)
         except BaseException:
             _stop(connection)
             raise
         return connection
 
     def _state_is_there(self) -> bool:
-        """Tell whether the path still names the open file (asked in the worker thread)."""
+        """Tell whether the paths still name the open files (asked in the worker thread)."""
         if self.location == MEMORY:
             return True
-        with contextlib.suppress(OSError):
-            self.journal_bytes = os.stat(f"{self.location}-wal").st_size
         try:
-            return os.stat(self.location).st_ino == self._inode
+            if os.stat(self.location).st_ino != self._inode:
+                return False
+            if self._journal != "WAL":
+                return True
+            log = os.stat(f"{self.location}-wal")
         except OSError:
-            return False
+            # A file that cannot be written may have no log.
+            return self._log_inode is None and os.path.exists(self.location)
+        self.journal_bytes = log.st_size
+        if self._log_inode is None:
+            self._log_inode = log.st_ino
+        return log.st_ino == self._log_inode
 
     async def commit(self, change: Change) -> None:
         """Commit in one transaction; see :meth:`.store.Store.commit`."""
+        await self._commit(statements(change))
+
+    async def _commit(self, wanted: Iterable[tuple[str, Sequence[Any]]]) -> None:
         connection = await self.connection()
         with self._errors():
-            [[there]] = await connection.execute_fetchall("SELECT state_is_there()")
-            if not there:
-                raise StoreGoneError(self.location)
-            try:
-                await connection.execute("BEGIN IMMEDIATE")
-                for sql, rows in statements(change):
-                    await connection.executemany(sql, rows)
-                await connection.execute("COMMIT")
-            except BaseException:
-                with contextlib.suppress(sqlite3.Error):
-                    await connection.execute("ROLLBACK")
-                raise
+            async with self._writing:
+                await self._refuse_gone(connection)
+                try:
+                    await connection.execute("BEGIN IMMEDIATE")
+                    for sql, rows in wanted:
+                        await connection.executemany(sql, rows)
+                    await connection.execute("COMMIT")
+                except BaseException:
+                    with contextlib.suppress(sqlite3.Error):
+                        await connection.execute("ROLLBACK")
+                    raise
+                # Who removed the log meanwhile has removed this change with it.
+                if not self._closed:
+                    await self._refuse_gone(connection)
+
+    async def _refuse_gone(self, connection: aiosqlite.Connection) -> None:
+        """Refuse to write to files that have no name any more.
+
+        :raises StoreGoneError: so it is
+        """
+        [[there]] = await connection.execute_fetchall("SELECT state_is_there()")
+        if not there:
+            raise StoreGoneError(self.location)
+
+    async def checkpoint(self) -> None:
+        """Empty the log; see :meth:`.store.Store.checkpoint`."""
+        if self.location == MEMORY or self._journal != "WAL":
+            return
+        connection = await self.connection()
+        with self._errors():
+            async with self._writing:
+                await self._refuse_gone(connection)
+                await connection.execute(f"PRAGMA busy_timeout={CHECKPOINT_TIMEOUT * 1000:.0f}")
+                try:
+                    await connection.execute_fetchall("PRAGMA wal_checkpoint(TRUNCATE)")
+                finally:
+                    await connection.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT * 1000:.0f}")
 
     async def events(
         self,
@@ -329,23 +414,23 @@ class SQLiteStore:
         return [events[place] for (place,) in found]
 
     async def check(self) -> None:
-        """Write something; see :meth:`.store.Store.check`."""
-        if self.location != MEMORY:
-            await asyncio.to_thread(self._check)
-
-    def _check(self) -> None:
-        with self._errors():
-            if not self._state_is_there():
-                raise StoreGoneError(self.location)
-            with contextlib.closing(self._connect()) as connection, _transaction(connection):
-                connection.execute("UPDATE schema_version SET name=name")
+        """Write something, and take it back; see :meth:`.store.Store.check`."""
+        if self.location == MEMORY:
+            return
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.ensure_future(self._commit(_NO_CHANGE))
+        await asyncio.shield(self._checking)  # who asks may not wait so long
 
     def close(self) -> None:
         """Let the worker thread finish its queue and end."""
         self._closed = True
         connection, self._with_worker, self._opened = self._with_worker, None, None
-        if connection is not None:
-            _stop(connection)
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.let_go()
+        has_ended = connection is None or _stop(connection)
+        if guard is not None and has_ended:
+            guard.close()
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
@@ -387,6 +472,23 @@ def _tables(connection: sqlite3.Connection) -> set[str]:
     return {row["name"] for row in connection.execute("SELECT name FROM sqlite_master")}
 
 
+@functools.cache
+def _columns_of(version: int) -> dict[str, set[str]]:
+    """Return the columns of each table of a version of the schema."""
+    with contextlib.closing(sqlite3.connect(MEMORY)) as fresh:
+        fresh.row_factory = sqlite3.Row
+        fresh.execute(VERSION_TABLE)
+        for migration in MIGRATIONS[:version]:
+            fresh.executescript(";".join(migration.sqlite))
+        tables = fresh.execute("SELECT name FROM sqlite_master WHERE type='table'").fetchall()
+        return {table: _columns(fresh, table) for (table,) in tables}
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> set[str]:
+    rows = connection.execute("SELECT name FROM pragma_table_info(?)", (table,))
+    return {row["name"] for row in rows}
+
+
 def _load(connection: sqlite3.Connection) -> Snapshot:
     """Read everything; a record that makes no sense is as bad as a page that does not."""
     try:
@@ -409,10 +511,13 @@ def _tolerate_read_only(connection: sqlite3.Connection, pragma: str) -> None:
             raise
 
 
-def _stop(connection: aiosqlite.Connection) -> None:
-    """End a connection's thread from anywhere, with a loop that runs, is closed or is absent."""
+def _stop(connection: aiosqlite.Connection) -> bool:
+    """End a connection's thread from anywhere, with a loop that runs, is closed or is absent.
+
+    Tell whether it is closed.
+    """
     if sys.is_finalizing():
-        return  # no thread starts any more, and the worker, a daemon, has ended
+        return False  # no thread starts any more, and the worker, a daemon, has ended
     # In a thread without a loop, stop() makes no future whose loop could be closed by then.
     stopper = threading.Thread(target=connection.stop, daemon=True)
     stopper.start()
@@ -420,10 +525,11 @@ def _stop(connection: aiosqlite.Connection) -> None:
     if connection._thread is not threading.current_thread():  # a collector may run anywhere
         connection._thread.join(CLOSE_TIMEOUT)
     if connection._thread.is_alive():
-        return  # it waits for a lock; to close its connection here would wait as long
+        return False  # it waits for a lock; to close its connection here would wait as long
     opened, connection._connection = connection._connection, None
     if opened is not None:  # it was closed while it was being opened
         opened.close()
+    return True
 
 
 @contextlib.contextmanager

@@ -84,5 +84,11 @@ class Store(Protocol):
         :raises StoreUnavailableError: it could not
         """
 
+    async def checkpoint(self) -> None:
+        """Have what was deleted gone from what precedes the store on the disk, too, as a log.
+
+        :raises StoreUnavailableError: it could not be done
+        """
+
     def close(self) -> None:
         """Finish what is queued and let go of it. Safe to call twice, with or without a loop."""
