@@ -1,4 +1,4 @@
-"""The state folder: who may see it, who holds its lease, and which folders belong together."""
+"""The state folder: who may see it, and which folders belong together."""
 
 from __future__ import annotations
 
@@ -8,87 +8,19 @@ import json
 import os
 import re
 import shutil
-import sqlite3
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from .errors import StateRefusedError
-from .host import NAMES_LOCKERS, locker, machine_id
+from .host import machine_id
 
 STATE_DIR = "jupyter_sessions_ext"
 """Name of the folder below Jupyter's data folder."""
 
 _MOST_SIBLINGS = 99
-
-_LOCKED_BY_SQLITE, _LOCKED_BYTES = 0x40000000, 512
-"""The bytes of its file that an exclusive transaction of SQLite locks."""
-
-
-class Lease:
-    """The right to write a workspace, held until released or until the process ends, however.
-
-    It is an exclusive transaction on an empty SQLite file: the one lock that the standard library
-    has on every platform, and that ``kill -9`` frees. The file must not be opened otherwise: with
-    POSIX locks, closing any descriptor of it would free the lease.
-    """
-
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self._connection = connection
-
-    @classmethod
-    def take(cls, folder: Path) -> Lease | None:
-        """Take the lease of a folder, or return ``None`` when another server has it.
-
-        :raises OSError: the folder cannot be written
-        """
-        path = folder / "lease"
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-        connection: sqlite3.Connection | None = None
-        try:
-            connection = sqlite3.connect(
-                path, timeout=0, isolation_level=None, check_same_thread=False
-            )
-            connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.Error as error:
-            if connection is not None:
-                connection.close()
-            if "locked" in str(error):
-                return None
-            if not path.exists():
-                raise FileNotFoundError(path) from error
-            raise OSError(f"no lease in {folder}: {error}") from error
-        if not path.exists():  # a server that merged this folder has just removed it
-            connection.close()
-            raise FileNotFoundError(path)
-        return cls(connection)
-
-    @classmethod
-    def holder(cls, folder: Path) -> int | None:
-        """Return the pid of who has the lease of a folder, or ``None`` when it is free.
-
-        The pid is 0 where it cannot be told. Nothing is taken where the system names who holds it,
-        so that no server that starts finds the lease taken; elsewhere it is, for a moment. Not for
-        a process that holds it: it would lose it.
-
-        :raises OSError: it cannot be told whether it is free
-        """
-        if not (folder / "lease").exists():
-            return None
-        if not NAMES_LOCKERS:
-            lease = cls.take(folder)
-            if lease is not None:
-                lease.release()
-            return None if lease else 0
-        with contextlib.suppress(FileNotFoundError), open(folder / "lease", "rb") as file:
-            return locker(file.fileno(), _LOCKED_BY_SQLITE, _LOCKED_BYTES)
-        return None
-
-    def release(self) -> None:
-        """Let others have it."""
-        self._connection.close()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,20 +72,33 @@ def places(state_dir: Path, root_dir: str, database: str | None) -> Iterator[Pla
         yield Place(key=key, folder=folder, root_dir=root_dir, database=file)
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object that a file has; an empty one, if it has none that can be read."""
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        found = json.loads(path.read_bytes())
+        if isinstance(found, dict):
+            return found
+    return {}
+
+
 def known_places(state_dir: Path) -> Iterator[Place]:
     """Yield every workspace of this host that has a state folder."""
     if not state_dir.is_dir():
         return
     for about in sorted(state_dir.glob("*/workspace.json")):
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            known = json.loads(about.read_text())
-            if known["machine"] == machine_id():
-                yield Place(
-                    key=about.parent.name,
-                    folder=about.parent,
-                    root_dir=known["root_dir"],
-                    database=known["database"],
-                )
+        known = read_object(about)
+        root_dir, database = known.get("root_dir"), known.get("database")
+        if (
+            known.get("machine") == machine_id()
+            and isinstance(root_dir, str)
+            and isinstance(database, str)
+        ):
+            yield Place(
+                key=about.parent.name,
+                folder=about.parent,
+                root_dir=root_dir,
+                database=database,
+            )
 
 
 def prepare(place: Place) -> None:
@@ -211,14 +156,26 @@ def _files(place: Place) -> Iterator[tuple[Path, int]]:
 
 def describe(place: Place) -> None:
     """Write what the folder is for beside its state."""
-    text = json.dumps(
-        {"root_dir": place.root_dir, "database": place.database, "machine": machine_id()}
-    )
-    if not place.about.exists() or place.about.read_text() != text:
+    said = {"root_dir": place.root_dir, "database": place.database, "machine": machine_id()}
+    if read_object(place.about) != said:
         draft = place.about.with_suffix(".new")
         with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
-            file.write(text)
+            json.dump(said, file)
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(draft, place.about)
+        for folder in (place.folder, place.folder.parent):
+            _sync(folder)
+
+
+def _sync(folder: Path) -> None:
+    """Have the names in a folder survive a power cut, where the system can."""
+    with contextlib.suppress(OSError):
+        file = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(file)
+        finally:
+            os.close(file)
 
 
 def discard(place: Place) -> None:

@@ -92,6 +92,14 @@ def is_running(identity: ProcessIdentity) -> bool:
     )
 
 
+def started_before(identity: ProcessIdentity, moment: float) -> bool:
+    """Tell whether a process that runs was started before a moment, in seconds since the epoch."""
+    try:
+        return psutil.Process(identity.pid).create_time() < moment
+    except psutil.Error:
+        return True
+
+
 def _started(pid: int) -> float | None:
     """Return when a process started, or ``None``: in clock ticks since boot, else in seconds.
 
@@ -157,6 +165,17 @@ def lock(descriptor: int, start: int, length: int, *, is_shared: bool = False) -
     except (BlockingIOError, PermissionError):
         return False
     return True
+
+
+def is_locked(descriptor: int, start: int, length: int) -> bool:
+    """Tell whether another open file has locked some bytes of this one.
+
+    :raises OSError: the file system has no locks
+    """
+    asked = struct.pack(_FLOCK[sys.platform], fcntl.F_WRLCK, os.SEEK_SET, start, length, 0)
+    answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, asked)
+    kind: int = struct.unpack(_FLOCK[sys.platform], answer)[0]
+    return kind != fcntl.F_UNLCK
 
 
 def unlock(descriptor: int, start: int, length: int) -> None:

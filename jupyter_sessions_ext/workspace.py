@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import shlex
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -25,10 +26,11 @@ from .errors import (
     StoreCorruptError,
     StoreUnavailableError,
 )
-from .folder import STATE_DIR, Lease, Place, describe, discard, known_places, places, prepare
+from .folder import STATE_DIR, Place, describe, discard, known_places, places, prepare
 from .host import POSIX, identify, is_on_network, machine_id
 from .keeper.protocol import DAY, DEFAULT_LIMIT, DEFAULT_TOTAL
-from .keeper.takeover import take_all, take_reasons
+from .keeper.takeover import is_elsewhere, take_all, take_reasons
+from .lease import Lease, command_at_work
 from .metrics import Reading
 from .models import (
     Change,
@@ -45,6 +47,11 @@ from .registry import Registry
 from .retention import Retention
 from .storage.sqlite import MEMORY, SQLiteStore, is_sqlite_file
 from .storage.store import Store
+
+COMMAND_TIMEOUT = 30.0
+"""Seconds for which a server that starts waits for a command of ours that uses its workspace."""
+
+_LOOK_INTERVAL = 0.1
 
 
 class Workspace(Commits):
@@ -221,8 +228,9 @@ class Workspace(Commits):
         return f"jupyter sessions stop --all{option}"
 
     def all_keepers(self) -> Iterable[Path]:
-        """Return the folders of this host's keepers."""
-        return [p.keeper for p in known_places(Path(self._state_dir or "")) if p.keeper.is_dir()]
+        """Return the folders of the keepers that see the network that this server sees."""
+        known = known_places(Path(self._state_dir or ""))
+        return [p.keeper for p in known if p.keeper.is_dir() and not is_elsewhere(p.keeper)]
 
     def reading(self) -> Reading:
         """Return what :mod:`.metrics` shows of it."""
@@ -272,7 +280,7 @@ class Workspace(Commits):
         for place in candidates:
             prepare(place)
             try:
-                self._lease = Lease.take(place.folder)
+                self._lease = self._take(place)
             except FileNotFoundError:
                 continue  # another server has just merged it
             if self._lease is not None:
@@ -285,7 +293,8 @@ class Workspace(Commits):
         self.log.info("Sessions are kept in %s.", place.folder)
         if place is not candidates[0]:
             self.log.warning(
-                "Another server uses workspace %s; this one has its own, %s.",
+                "%s uses workspace %s; this one has its own, %s.",
+                "Another container" if is_elsewhere(candidates[0].keeper) else "Another server",
                 candidates[0].key,
                 place.key,
             )
@@ -303,6 +312,32 @@ class Workspace(Commits):
             self.keeps_kernels = True
         else:
             self.log.warning("Kernels cannot outlive the server on this platform; sessions can.")
+
+    def _take(self, place: Place) -> Lease | None:
+        """Take a place's lease, unless a server has it; wait for a command that has it.
+
+        A place whose keeper runs in another container is in use: its kernels run there.
+
+        :raises OSError: the place cannot be written
+        """
+        if is_elsewhere(place.keeper):
+            return None
+        deadline = time.monotonic() + COMMAND_TIMEOUT
+        is_told = False
+        while (lease := Lease.take(place.folder)) is None and time.monotonic() < deadline:
+            command = command_at_work(place.folder)
+            if command is None:
+                return Lease.take(place.folder)  # it may have ended just now
+            if not is_told:
+                is_told = True
+                self.log.warning(
+                    "Waiting for `jupyter sessions %s` (%s), which uses workspace %s.",
+                    command.command,
+                    command,
+                    place.key,
+                )
+            time.sleep(_LOOK_INTERVAL)
+        return lease
 
     def _open_store(self, place: Place) -> Snapshot:
         if is_on_network(place.folder):
@@ -340,7 +375,7 @@ class Workspace(Commits):
                 continue
             try:
                 prepare(place)
-                lease = Lease.take(place.folder)
+                lease = self._take(place)
                 if lease is None:
                     continue
                 with contextlib.ExitStack() as held:

@@ -107,7 +107,7 @@ def on_terminal(home: Home, *arguments: str, **environment: str) -> str:
 _HOLD = """
 import sys
 from pathlib import Path
-from jupyter_sessions_ext.folder import Lease
+from jupyter_sessions_ext.lease import Lease
 
 lease = Lease.take(Path(sys.argv[1]))
 print(lease is not None, flush=True)

@@ -22,8 +22,8 @@ from stores import digests
 from workspaces import spoil
 
 from jupyter_sessions_ext.cli import units
-from jupyter_sessions_ext.folder import Lease
 from jupyter_sessions_ext.host import machine_id
+from jupyter_sessions_ext.lease import Lease
 from jupyter_sessions_ext.models import Change, KernelPhase, SessionState
 
 if TYPE_CHECKING:

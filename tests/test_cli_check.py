@@ -439,3 +439,58 @@ def test_without_a_server_it_is_told_what_would_become_of_one_from_here(
     assert finding.state == "warning"
     [finding] = checks.systemd([8], proc=tmp_path / "proc")
     assert finding.state == "ok"
+
+
+# -------------------------------------------------------------------------- who else has it
+
+
+def test_a_root_folder_that_was_moved_is_found(home: Home) -> None:
+    keep(home, EVERYTHING)
+    home.root_dir.rename(home.path / "moved")
+    finding = of(findings(home)[1], "root-folder", "warning")
+    assert str(home.root_dir) in finding["text"]
+    assert "export" in finding["advice"]
+
+
+@pytest.mark.parametrize("is_hidden", [False, True])
+def test_a_state_folder_that_the_file_browser_shows_is_found(home: Home, is_hidden: bool) -> None:
+    keep(home, EVERYTHING, root_dir=home.path if not is_hidden else home.path.parent)
+    if is_hidden:
+        hidden = home.path.with_name(".hidden")
+        home.path.rename(hidden)
+        hidden_home = hidden / "data"
+        env = {"JUPYTER_DATA_DIR": str(hidden_home)}
+        assert "state-folder" not in [name for name, _ in faults(findings(home, env)[1])]
+        env["JUPYTER_CONFIG_DIR"] = str(hidden / "config")
+        config = hidden / "config" / "jupyter_server_config.py"
+        config.write_text("c.ContentsManager.allow_hidden = True")
+    else:
+        env = {}
+    finding = of(findings(home, env)[1], "state-folder", "warning")
+    assert "file browser" in finding["text"]
+
+
+def test_a_lease_whose_file_was_read_by_its_own_server_is_found(
+    home: Home, server_factory: Callable[..., Server]
+) -> None:
+    args = [f"--SessionsApp.state_dir={home.root_dir / 'state'}"]
+    with server_factory(args=args) as server:
+        new_session(server)
+        state_dir = home.root_dir / "state"
+        [folder] = state_dir.iterdir()
+        assert server.get(f"/files/state/{folder.name}/lease").status_code == 200
+        done = run(home, "--state-dir", state_dir, "check", "--json", env={"PATH": ""})
+        finding = of(done.json, "lease", "warning")
+        assert f"pid {server.pid} has it by one lock of two" in finding["text"]
+
+
+def test_a_keeper_that_cannot_be_started_is_found(home: Home) -> None:
+    packages = home.path / "packages"
+    packages.mkdir()
+    (packages / "zmq.py").write_text("raise ImportError('no zmq here')")
+    paths = [str(packages), *sys.path]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", paths)
+        finding = of(findings(home)[1], "keeper-start", "problem")
+    assert "it ended with code 1" in finding["text"]
+    assert "no zmq here" in finding["text"]

@@ -15,10 +15,9 @@ import pytest
 from commands import another_process
 from conftest import require
 
-from jupyter_sessions_ext import folder
+from jupyter_sessions_ext import lease as lease_module
 from jupyter_sessions_ext.errors import StateRefusedError
 from jupyter_sessions_ext.folder import (
-    Lease,
     Place,
     describe,
     discard,
@@ -27,12 +26,13 @@ from jupyter_sessions_ext.folder import (
     places,
     prepare,
 )
+from jupyter_sessions_ext.lease import Holder, Lease
 
 TAKE = """
 import subprocess
 import sys
 from pathlib import Path
-from jupyter_sessions_ext.folder import Lease
+from jupyter_sessions_ext.lease import Holder, Lease
 
 # A child inherits what can be inherited, and lives until the end.
 WAIT = "import sys; sys.stdin.read()"
@@ -126,13 +126,13 @@ def test_the_holder_of_a_lease_is_told_without_taking_it(
     assert Lease.holder(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
     with another_process(TAKE, tmp_path) as (_, process):
-        assert Lease.holder(tmp_path) == process.pid
+        assert Lease.holder(tmp_path) == Holder(process.pid)
         with monkeypatch.context() as patch:
-            patch.setattr(folder, "NAMES_LOCKERS", False)
-            assert Lease.holder(tmp_path) == 0
+            patch.setattr(lease_module, "NAMES_LOCKERS", False)
+            assert Lease.holder(tmp_path) == Holder(0)
         assert Lease.take(tmp_path) is None
     assert Lease.holder(tmp_path) is None
-    monkeypatch.setattr(folder, "NAMES_LOCKERS", False)
+    monkeypatch.setattr(lease_module, "NAMES_LOCKERS", False)
     assert Lease.holder(tmp_path) is None
 
 
@@ -284,7 +284,7 @@ def test_folders_of_one_name_differ(state_dir: Path, tmp_path: Path) -> None:
 def test_another_host_has_other_names(
     place: Place, state_dir: Path, root_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(folder, "machine_id", lambda: "another host")
+    monkeypatch.setattr("jupyter_sessions_ext.folder.machine_id", lambda: "another host")
     assert key(state_dir, root_dir) != place.key
 
 

@@ -29,7 +29,7 @@ LAYERS = [
     {"workspace"},
     {"keeper"},
     {"commits", "retention"},
-    {"folder", "registry"},
+    {"folder", "lease", "registry"},
     {"events", "metrics", "storage", "tasks"},
     {"host", "options"},
     {"wire"},

@@ -343,3 +343,10 @@ def test_a_remnant_is_ended_by_the_identity_of_its_process() -> None:
 def kernel_of(action: Action) -> KernelRecord:
     assert not isinstance(action, Sleep)
     return action.kernel
+
+
+def test_a_kernel_that_a_keeper_has_begun_to_end_is_ended() -> None:
+    processes = {"k": process("k"), "l": process("l")}
+    kernels, users = [kernel("k"), kernel("l")], [live("s", "k"), live("t", "l")]
+    actions = plan(users, kernels, processes, HERE, {"k": "nobody came back"})
+    assert sorted(map(told, actions)) == ["adopt l", "end k", "sleep s: nobody came back"]

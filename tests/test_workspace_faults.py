@@ -9,9 +9,9 @@ import pytest
 from stores import digests
 from workspaces import KERNEL, OTHER, SESSION, Opens, add, messages, place_of, spoil
 
-from jupyter_sessions_ext import folder
 from jupyter_sessions_ext.errors import StoreUnavailableError
 from jupyter_sessions_ext.folder import Place
+from jupyter_sessions_ext.lease import Lease
 from jupyter_sessions_ext.models import Change
 from jupyter_sessions_ext.storage.sqlite import SQLiteStore
 
@@ -74,7 +74,7 @@ async def test_where_state_cannot_be_written_every_change_is_refused(
 def test_a_state_that_must_not_be_used_is_not_held(open_workspace: Opens, kept: Place) -> None:
     spoil(kept, "newer")
     open_workspace()
-    lease = folder.Lease.take(kept.folder)
+    lease = Lease.take(kept.folder)
     assert lease is not None
     lease.release()
 

@@ -18,6 +18,7 @@ from workspaces import KERNEL, OTHER, SESSION, Opens, add, messages, place_of, r
 from jupyter_sessions_ext import folder, workspace
 from jupyter_sessions_ext.folder import Place
 from jupyter_sessions_ext.kernels.recovery import recover
+from jupyter_sessions_ext.lease import Lease
 from jupyter_sessions_ext.models import Change, Event, EventAction, EventFilter, Snapshot
 from jupyter_sessions_ext.storage.sqlite import MEMORY, SQLiteStore
 
@@ -178,7 +179,7 @@ async def test_the_history_of_what_is_taken_over_comes_along(
 def test_what_another_server_uses_is_not_taken_over(
     open_workspace: Opens, left_behind: Place
 ) -> None:
-    lease = folder.Lease.take(left_behind.folder)
+    lease = Lease.take(left_behind.folder)
     assert lease is not None
     before = digests(left_behind.folder)
     opened = open_workspace()

@@ -39,6 +39,8 @@ def _findings(where: Where) -> Iterator[Finding]:
         state_dir = absolute(config.SessionsApp.state_dir)
     yield from state.folder(state_dir)
     yield from state.modes(state_dir)
+    yield from state.readable(state_dir, shows_hidden=setup.shows_hidden(config))
+    yield from state.roots(state_dir)
     yield from state.file_systems(state_dir)
     yield from state.keeper_starts(state_dir)
     asked = (

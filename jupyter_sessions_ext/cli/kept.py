@@ -26,11 +26,13 @@ from ..administration.schemas import (
 )
 from ..administration.transcript import read_transcript
 from ..errors import SessionsError, StateRefusedError
-from ..folder import Lease, Place, describe, faults, known_places, prepare
+from ..folder import Place, describe, faults, known_places, prepare
 from ..host import machine_id
+from ..keeper.takeover import is_elsewhere
 from ..kernels.logs import end_of_log
 from ..kernels.recovery import Adopt, Sleep, observe, plan, reaped, rebuilt
 from ..kernels.usage import Usage, UsageMeter
+from ..lease import Holder, Lease, command_at_work
 from ..models import (
     Change,
     Event,
@@ -60,7 +62,8 @@ class KeptKernel:
 class Kept:
     """One workspace as it lies in its folder.
 
-    :param holder: the process that has its lease: a server that could not be asked; 0: unknown
+    :param holder: who has its lease: a server that could not be asked, or another command
+    :param is_elsewhere: whether its kernels are another container's
     :param problem: why its records cannot be read, if so: its kernels are found all the same
     """
 
@@ -69,12 +72,14 @@ class Kept:
         place: Place,
         snapshot: Snapshot,
         *,
-        holder: int | None = None,
+        holder: Holder | None = None,
+        is_elsewhere: bool = False,
         problem: SessionsError | None = None,
     ) -> None:
         self.place = place
         self.snapshot = snapshot
         self.holder = holder
+        self.is_elsewhere = is_elsewhere
         self.problem = problem
 
     @property
@@ -90,9 +95,16 @@ class Kept:
     @property
     def use(self) -> str:
         """Who uses it, for people."""
+        if self.is_elsewhere:
+            return "in use by another container"
         if self.holder is None:
             return "no server"
-        return f"in use by a server, pid {self.holder}" if self.holder else "in use by a server"
+        return f"in use by a server, {self.holder}" if self.holder.pid else "in use by a server"
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether what is recorded is somebody else's to change."""
+        return self.is_elsewhere or self.holder is not None
 
     @cached_property
     def processes(self) -> Mapping[str, ProcessIdentity]:
@@ -149,14 +161,14 @@ class Kept:
 
     def _sessions(self) -> list[SessionRecord]:
         sessions = {s.session_id: s for s in self.snapshot.sessions}
-        if self.holder is None:  # else its server is about to note what has changed
+        if not self.is_in_use:  # else its server is about to note what has changed
             kernels = {k.kernel_id: k for k in self.snapshot.kernels}
             for action in plan(
                 sessions.values(),
                 kernels.values(),
                 self.processes,
                 machine_id(),
-                reaped(self.place),
+                reaped(self.place, self.processes),
             ):
                 if isinstance(action, Sleep):
                     session = action.session
@@ -176,7 +188,7 @@ class Kept:
         """
         if not os.path.exists(self.place.database):
             return []
-        unused = self.holder is None
+        unused = not self.is_in_use
         return store_of(self.place).peek_events(wanted, most=most, unused=unused)
 
     def events(self, wanted: EventFilter, most: int | None) -> list[Item]:
@@ -330,29 +342,39 @@ def look(place: Place) -> Kept:
     for fault in faults(place):
         if fault.is_refused:
             raise StateRefusedError(str(fault.path), fault.reason)
-    holder = Lease.holder(place.folder)
+    holder, elsewhere = Lease.holder(place.folder), is_elsewhere(place.keeper)
     snapshot, problem = Snapshot(), None
     if os.path.exists(place.database):
         try:
-            snapshot = store_of(place).peek(unused=holder is None)
+            snapshot = store_of(place).peek(unused=holder is None and not elsewhere)
         except SessionsError as error:
             # Its kernels are found all the same, by the mark that they carry.
             snapshot, problem = Snapshot(kernels=tuple(rebuilt(place.key))), error
-    return Kept(place, snapshot, holder=holder, problem=problem)
+    return Kept(place, snapshot, holder=holder, is_elsewhere=elsewhere, problem=problem)
 
 
 @contextlib.contextmanager
-def held(place: Place, *, is_new: bool = False) -> Iterator[Kept]:
-    """Take a workspace's lease, and read it: no server starts with it meanwhile.
+def held(place: Place, command: str, *, is_new: bool = False) -> Iterator[Kept]:
+    """Take a workspace's lease, and read it: a server that starts waits meanwhile.
 
+    :param command: what it is taken for
     :param is_new: make it where it is not there
     :raises CommandError: a server uses it
     :raises SessionsError: others control it
     :raises OSError: it cannot be written
     """
     prepare(place)
-    lease = Lease.take(place.folder)
+    if is_elsewhere(place.keeper):
+        raise CommandError(
+            f"{place.root_dir}: another container uses it, where its kernels run; do it there"
+        )
+    lease = Lease.take(place.folder, command)
     if lease is None:
+        if (other := command_at_work(place.folder)) is not None:
+            raise CommandError(
+                f"{place.root_dir}: `jupyter sessions {other.command}` ({other}) uses it; "
+                "try again when it has ended"
+            )
         raise CommandError(
             f"{place.root_dir}: a server uses it; stop it first (`jupyter server stop`)"
         )

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SchemaTooNewError, SessionsError
-from ..folder import Lease, Place, places, prepare
+from ..folder import Place, places, prepare
+from ..lease import HOLDER, LEASE, Lease
 from ..storage.migrations import LATEST
 from ..storage.sqlite import is_sqlite_file
 from ..workspace import store_of
@@ -74,12 +75,12 @@ def _migrate(place: Place, result: Result) -> None:
         return
     if holder is not None:
         raise CommandError(
-            f"{place.database} is in use by a server (pid {holder or 'unknown'}) of another "
+            f"{place.database} is in use by a server ({holder}) of another "
             "version: stop it first (`jupyter server stop`)"
         )
     is_new = not place.folder.is_dir()
     prepare(place)
-    lease = Lease.take(place.folder)
+    lease = Lease.take(place.folder, "migrate")
     if lease is None:
         raise CommandError(f"{place.database}: a server has just started with it")
     try:
@@ -94,7 +95,8 @@ def _migrate(place: Place, result: Result) -> None:
 def _remove_empty(folder: Path) -> None:
     """Remove what was made for the lease alone: no server has used this file so far."""
     with contextlib.suppress(OSError):
-        (folder / "lease").unlink()
+        for name in (LEASE, HOLDER):
+            (folder / name).unlink(missing_ok=True)
         (folder / "logs").rmdir()
         folder.rmdir()
 

@@ -133,7 +133,7 @@ def _found(
             continue
         if kept.problem is not None:
             problems.append(str(kept.problem))
-        failure = by_pid.pop(kept.holder or 0, None)
+        failure = by_pid.pop(kept.holder.pid if kept.holder else 0, None)
         if failure is not None:
             note(f"{failure}; what is recorded of {place.root_dir} is read instead")
         yield kept

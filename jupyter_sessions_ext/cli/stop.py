@@ -70,6 +70,8 @@ def _all(
         kernels = [*found]
         if isinstance(source, Kept):
             kernels = [kernel.record.kernel_id for kernel in source.kernels]
+            if source.is_elsewhere:  # they cannot be seen from here
+                kernels = [kernel.kernel_id for kernel in source.snapshot.kernels]
         if not kernels:
             continue
         if isinstance(source, Running) and not running:
@@ -77,7 +79,7 @@ def _all(
                 f"{source.root_dir}: {len(kernels)} kernel(s) belong to a running server, "
                 f"{source.url}; --running ends them, too"
             )
-        elif isinstance(source, Kept) and source.holder is not None:
+        elif isinstance(source, Kept) and source.is_in_use:
             problems.append(f"{source.root_dir}: {len(kernels)} {_out_of_reach(source)}")
         else:
             yield source, kernels
@@ -92,7 +94,7 @@ def _named(
         found = kernel_id(item)
         if found is None:
             problems.append(f"{names(item)} has no running kernel")
-        elif isinstance(source, Kept) and source.holder is not None:
+        elif isinstance(source, Kept) and source.is_in_use:
             problems.append(f"{names(item)}: 1 {_out_of_reach(source)}")
         else:
             kernels.setdefault(source, {})[found] = None
@@ -100,8 +102,10 @@ def _named(
 
 
 def _out_of_reach(source: Kept) -> str:
+    if source.is_elsewhere:
+        return "kernel(s) are another container's; end them there"
     return (
-        f"kernel(s) belong to a running server (pid {source.holder or 'unknown'}) that cannot be "
+        f"kernel(s) belong to a running server ({source.holder}) that cannot be "
         "asked; end them there, or stop it first (`jupyter server stop`)"
     )
 
@@ -139,7 +143,7 @@ def _end_kept(
 ) -> list[Result]:
     """End kernels that no server uses; none may start with them meanwhile."""
     try:
-        with held(place) as found:
+        with held(place, "stop") as found:
             meant = [k for k in found.kernels if k.record.kernel_id in kernels]
             left = _end(meant, shown)
             gone = [k for k in meant if k not in left]

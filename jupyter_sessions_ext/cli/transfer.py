@@ -178,7 +178,10 @@ def _import_kept(
     log.addHandler(logging.NullHandler())
     log.propagate = False  # what cannot be done is raised, too
     try:
-        with held(place, is_new=is_new) as found, contextlib.closing(store_of(place)) as store:
+        with (
+            held(place, "import", is_new=is_new) as found,
+            contextlib.closing(store_of(place)) as store,
+        ):
             if found.problem is not None:
                 raise CommandError(str(found.problem))
             commits = Commits(log, store)

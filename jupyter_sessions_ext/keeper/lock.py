@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
+import json
 import os
+import struct
+import sys
 from pathlib import Path
 
-from .protocol import LOCK
+from .protocol import LOCK, namespaces
+
+_LEASE_BYTES = 0x40000000, 512
+"""Start and length of what SQLite locks of the file ``lease``."""
 
 
 class Lock:
@@ -36,6 +43,21 @@ class Lock:
         return None
 
 
+def is_leased(workspace: Path) -> bool:
+    """Tell whether a server, or a command, has a workspace's lease: it may be about to come back.
+
+    See :mod:`..lease`. Elsewhere than on Linux it is not known.
+    """
+    if sys.platform != "linux":
+        return False
+    layout = "hhqqi"  # struct flock
+    asked = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, *_LEASE_BYTES, 0)
+    with contextlib.suppress(OSError), open(workspace / "lease", "rb") as file:
+        answer = fcntl.fcntl(file.fileno(), fcntl.F_GETLK, asked)
+        return bool(struct.unpack(layout, answer)[0] != fcntl.F_UNLCK)
+    return False
+
+
 def _lock_in(folder: Path) -> int:
     file = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -44,4 +66,7 @@ def _lock_in(folder: Path) -> int:
     except OSError as error:
         os.close(file)
         raise BlockingIOError(f"{folder} is locked") from error
+    with contextlib.suppress(OSError):  # on a full disk nobody is told of it
+        os.ftruncate(file, 0)
+        os.pwrite(file, json.dumps({"pid": os.getpid(), "namespaces": namespaces()}).encode(), 0)
     return file

@@ -55,7 +55,7 @@ class Memo:
                 int(noted["received"]),
                 {str(asked): str(name) for asked, name in noted["pending"].items()},
             )
-        except (LookupError, TypeError, AttributeError) as error:
+        except (LookupError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise ValueError(f"{path.name} is no memo: {error!r}") from error
 
     @classmethod

@@ -6,6 +6,7 @@ record, and is kept in the same form: what is sent to the server is read from th
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -54,6 +55,20 @@ _MOST_FILES = 16
 def ended_file(folder: Path) -> Path:
     """Return where a keeper notes, as JSON, why it has ended kernels, by kernel id."""
     return folder / "ended.json"
+
+
+def namespaces() -> dict[str, str]:
+    """Return what tells the processes and the network that are seen here from others'.
+
+    Containers have others; so have hosts that share a folder.
+    """
+    found = {}
+    for name, path in (("pid", "/proc/self/ns/pid"), ("net", "/proc/self/ns/net")):
+        with contextlib.suppress(OSError):
+            found[name] = os.readlink(path)
+    with contextlib.suppress(OSError):
+        found["boot"] = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    return found
 
 
 class Kind(IntEnum):

@@ -16,7 +16,7 @@ from .kernel import Kernel
 from .kernels import Kernels, log
 from .link import Link
 from .listener import Listener
-from .lock import Lock
+from .lock import Lock, is_leased
 from .loop import Loop, Timer
 from .memory import Memory
 from .messages import Connection
@@ -48,6 +48,9 @@ RETURN_TIMEOUT = 5.0
 
 TELL_INTERVAL = 0.1
 """Seconds after which the server hears what was recorded and forwarded: it keeps it until then."""
+
+LEASE_INTERVAL = 0.5
+"""Seconds after which it is looked again whether a server has the lease that has not said hello."""
 
 LOOK_INTERVAL = 0.2
 """Seconds between looks at whether the folder is still there, while the port is held."""
@@ -81,6 +84,7 @@ class Keeper:
         self._dropping: dict[str, Timer] = {}
         self._orphan_timeout: float = DAY
         self._orphaned: Timer | None = None
+        self._workspace: Path | None = None
         self._reasons: dict[str, str] = {}
         self._has_kept = False
         self._leaving: Timer | None = None
@@ -211,15 +215,19 @@ class Keeper:
             self._loop.call_later(seconds, self._look_at_folder)
 
     def _reap(self) -> None:
+        if self._workspace is not None and is_leased(self._workspace):
+            # A server that starts adopts kernels before its loop runs, and says hello after that.
+            self._orphaned = self._loop.call_later(LEASE_INTERVAL, self._reap)
+            return
         reason = f"no server came back for it in {self._orphan_timeout:.0f} s"
         log(f"the kernels are ended: {reason}")
         self._port.close()
+        self._reasons |= {kernel.kernel_id: reason for kernel in self._kernels}
+        self._note_reasons()  # a server that starts from now on adopts none of them
         for kernel in self._kernels:
-            self._reasons[kernel.kernel_id] = reason
             kernel.end()
             if kernel.process is None or kernel.has_ended:
                 self._drop_soon(kernel.kernel_id)
-        self._note_reasons()
 
     def _note_reasons(self) -> None:
         """Tell the next server why kernels have ended."""
@@ -277,6 +285,7 @@ class Keeper:
         total: int,
         orphan_timeout: float,
         version: int = OLD_VERSION,
+        workspace: str | None = None,
         **_: object,
     ) -> dict[str, Any]:
         said = {"version": min(version, VERSION), "pid": os.getpid()}
@@ -289,6 +298,7 @@ class Keeper:
         self._port.leave_to_server()
         self._kernels.set_limits(limit, total)
         self._orphan_timeout = orphan_timeout
+        self._workspace = Path(workspace) if workspace else None
         if self._orphaned is not None:
             self._orphaned.cancel()
         log("a server is there")

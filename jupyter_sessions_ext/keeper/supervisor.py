@@ -88,6 +88,7 @@ class Supervisor:
             "limit": limit,
             "total": total,
             "orphan_timeout": orphan_timeout,
+            "workspace": str(folder.parent),
         }
         self._starter = Starter(folder, log, hello, self._make_link)
         self.journal_bytes = 0

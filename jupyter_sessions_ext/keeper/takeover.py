@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ..folder import read_object
 from ..host import NAMES_LOCKERS, locker
 from .protocol import (
     CLIENTS,
@@ -22,6 +23,7 @@ from .protocol import (
     ProtocolError,
     Unpacker,
     ended_file,
+    namespaces,
     pack_json,
     receive,
 )
@@ -164,13 +166,31 @@ def take_all(folder: Path, target: Path) -> None:
 def take_reasons(folder: Path, target: Path) -> None:
     """Move why kernels were ended that another folder's keeper had."""
     source, kept = ended_file(folder), ended_file(target)
-    with contextlib.suppress(OSError, ValueError):
-        reasons = json.loads(source.read_bytes())
-        with contextlib.suppress(OSError, ValueError):
-            reasons = {**json.loads(kept.read_bytes()), **reasons}
+    reasons = {**read_object(kept), **read_object(source)}
+    with contextlib.suppress(OSError):
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
         kept.write_text(json.dumps(reasons))
         source.unlink()
+
+
+def is_elsewhere(folder: Path) -> bool:
+    """Tell whether a folder's keeper runs in another container, or in another network.
+
+    Its kernels do, too: from here they cannot be seen, or not be reached.
+    """
+    if not NAMES_LOCKERS:
+        return False
+    try:
+        with open(folder / LOCK, "rb") as file:
+            pid = locker(file.fileno(), 0, 1)
+    except OSError:
+        return False
+    if pid is None:
+        return False
+    said = read_object(folder / LOCK)
+    if pid and said.get("pid") != pid:
+        return False  # it is of an older version, which tells nothing, and is seen here
+    return bool(said.get("namespaces") != namespaces())
 
 
 def signal_holder(folder: Path, number: int) -> bool:

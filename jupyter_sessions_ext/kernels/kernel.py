@@ -22,6 +22,7 @@ from jupyter_core.utils import run_sync
 from traitlets import Instance, Unicode
 
 from ..errors import AdoptionError, KernelGoneError, StoreUnavailableError
+from ..folder import read_object
 from ..host import KERNEL_MARK, environment, identify, machine_id
 from ..models import KernelPhase, KernelRecord
 from .process import AdoptedProcess
@@ -257,10 +258,10 @@ class DurableKernelMixin(AsyncKernelManager):
 def _connection(record: KernelRecord) -> Any:
     if record.connection:
         return dict(record.connection)
-    try:
-        return json.loads(Path(record.connection_file).read_text())
-    except (OSError, ValueError) as error:
-        raise AdoptionError(record.kernel_id, f"its connection file: {error}") from error
+    connection = read_object(Path(record.connection_file))
+    if not connection:
+        raise AdoptionError(record.kernel_id, f"{record.connection_file} cannot be read")
+    return connection
 
 
 def _is_kept(name: str, value: Any) -> bool:

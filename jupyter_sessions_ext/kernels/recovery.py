@@ -13,13 +13,14 @@ import signal
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import psutil
 
 from .. import metrics
 from ..errors import AdoptionError, KernelGoneError, StoreUnavailableError
-from ..folder import Place
+from ..folder import Place, read_object
 from ..host import (
     boot_id,
     environment,
@@ -29,6 +30,7 @@ from ..host import (
     is_running,
     machine_id,
     pid_namespace,
+    started_before,
 )
 from ..keeper.protocol import ended_file
 from ..models import (
@@ -103,7 +105,8 @@ def plan(
 
     :param processes: the process of each kernel of this host that runs, by kernel id
     :param machine: this host
-    :param reaped: why kernels were ended while there was no server, by kernel id
+    :param reaped: why kernels were ended while there was no server, by kernel id; one that runs
+        still is being ended
     """
     by_id = {s.session_id: s for s in sessions}
     known = {k.kernel_id: k for k in kernels}
@@ -125,7 +128,7 @@ def plan(
             actions.append(Leave(kernel=kernel))
         elif kernel.kernel_id not in runs:
             actions.append(Forget(kernel=kernel))
-        elif process is not None and unwanted:
+        elif process is not None and (unwanted or kernel.kernel_id in (reaped or {})):
             actions.append(End(kernel=kernel, process=process))
         else:
             claimed, back = _claimed(kernel, by_id, users, runs)
@@ -216,7 +219,7 @@ def recover(workspace: Workspace, adopt: Callable[[KernelRecord], None] | None) 
     kernels = list(registry.kernels.values())
     kernels += _found_again(workspace)
     processes = observe(kernels)
-    reasons = reaped(workspace.place) if workspace.place is not None else {}
+    reasons = reaped(workspace.place, processes) if workspace.place is not None else {}
     actions = plan(registry.sessions.values(), kernels, processes, machine_id(), reasons)
     sessions: dict[str, SessionRecord] = {}
     kept: list[KernelRecord] = []
@@ -302,10 +305,19 @@ def _events(sessions: Iterable[SessionRecord], kernels: Iterable[KernelRecord]) 
         yield Event(action=EventAction.ADOPTED, kernel_id=kernel.kernel_id)
 
 
-def reaped(place: Place) -> dict[str, str]:
-    """Return why the keeper of a place has ended kernels, by kernel id."""
-    with contextlib.suppress(OSError, ValueError):
-        return dict(json.loads(ended_file(place.keeper).read_text()))
+def reaped(place: Place, processes: Mapping[str, ProcessIdentity]) -> dict[str, str]:
+    """Return why the keeper of a place has ended kernels, by kernel id.
+
+    :param processes: those of the kernels that run; what started afterwards is another one's
+    """
+    file = ended_file(place.keeper)
+    with contextlib.suppress(OSError):
+        noted = file.stat().st_mtime
+        return {
+            k: str(reason)
+            for k, reason in read_object(file).items()
+            if k not in processes or started_before(processes[k], noted)
+        }
     return {}
 
 
@@ -348,8 +360,7 @@ def rebuilt(mark: str) -> Iterable[KernelRecord]:
     """Make records of kernels that run although the store has lost them."""
     for kernel_id, pid, connection_file in find_marked(mark):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError, psutil.Error):
-            with open(connection_file) as file:
-                connection = json.load(file)
+            connection = read_object(Path(connection_file))
             row: dict[str, Any] | None = json.loads(environment(pid).get(SESSION_MARK, "null"))
             yield KernelRecord(
                 kernel_id=kernel_id,

@@ -210,3 +210,12 @@ def keeping(config: Config) -> Iterator[Finding]:
             "SessionManager.database_filepath is ':memory:': nothing is kept",
             "remove it to keep sessions and kernels",
         )
+
+
+def shows_hidden(config: Config) -> bool:
+    """Tell whether the file browser shows hidden files."""
+    return any(
+        bool(options.get("allow_hidden", False))
+        for name, options in config.items()
+        if name.endswith(("ContentsManager", "FileManagerMixin"))
+    )

@@ -13,13 +13,14 @@ from collections.abc import Container, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ...errors import KeeperError, SchemaTooNewError, SessionsError, StoreCorruptError
-from ...folder import Fault, Lease, Place, faults, known_places, places
+from ...folder import Fault, Place, faults, known_places, places
 from ...host import POSIX, find_marked, is_on_network, machine_id
 from ...keeper.channel import Feed, ServerLink
 from ...keeper.protocol import VERSION
 from ...keeper.starter import Starter
-from ...keeper.takeover import status
+from ...keeper.takeover import is_elsewhere, status
 from ...kernels.recovery import observe
+from ...lease import Holder, Lease
 from ...models import Snapshot
 from ...storage.migrations import LATEST
 from ...workspace import store_of
@@ -200,32 +201,90 @@ def workspaces(state_dir: Path, servers: Iterable[Server]) -> Iterator[Finding]:
         yield found
     recorded = {k.kernel_id for snapshot in snapshots if snapshot for k in snapshot.kernels}
     for (place, holder, _), snapshot in zip(known, snapshots, strict=True):
-        if snapshot is not None:
+        if is_elsewhere(place.keeper):
+            yield warning(
+                "lease",
+                f"{place.root_dir}: its keeper runs in another container, with its kernels",
+                "servers here have a workspace of their own; give each container its own "
+                "SessionsApp.state_dir, or its own /etc/machine-id, to keep them apart",
+                subject=str(place.folder),
+            )
+        elif snapshot is not None:
             yield from _kernels(place, snapshot, recorded, is_free=holder is None)
 
 
-def _holder(place: Place) -> tuple[int | None, Finding | None]:
+def _holder(place: Place) -> tuple[Holder | None, Finding | None]:
     """Return who has a lease, and why that cannot be told, if so."""
     try:
         return Lease.holder(place.folder), None
     except OSError as error:
         advice = "mend the owner and the modes of its file `lease`, or remove it"
         text, subject = f"{place.root_dir}: {error}", str(place.folder)
-        return 0, problem("lease", text, advice, subject=subject)
+        return Holder(0), problem("lease", text, advice, subject=subject)
 
 
-def _lease(place: Place, holder: int | None, server: Server | None) -> Finding:
+def _lease(place: Place, holder: Holder | None, server: Server | None) -> Finding:
     name, subject = "lease", str(place.folder)
     if holder is None:
         return ok(name, f"{place.root_dir}: no server uses it", subject=subject)
+    if holder.is_weakened:
+        return warning(
+            name,
+            f"{place.root_dir}: {holder} has it by one lock of two: something in that process has "
+            "read the file `lease`",
+            "move SessionsApp.state_dir out of what the file browser and extensions read, and "
+            "restart the server; until then start no older version for this root folder",
+            subject=subject,
+        )
     if server is not None:
-        return ok(name, f"{place.root_dir}: {server.url} has it (pid {holder})", subject=subject)
+        return ok(name, f"{place.root_dir}: {server.url} has it ({holder})", subject=subject)
+    if holder.command:
+        text = f"{place.root_dir}: `jupyter sessions {holder.command}` has it ({holder})"
+        return ok(name, text, subject=subject)
     return warning(
         name,
-        f"{place.root_dir}: pid {holder or 'unknown'} has it, and no server that answers says so",
+        f"{place.root_dir}: {holder} has it, and no server that answers says so",
         "if it is a server, see what is found of it; another command may be at work: try again",
         subject=subject,
     )
+
+
+def readable(state_dir: Path, *, shows_hidden: bool) -> Iterator[Finding]:
+    """Tell which workspaces' own servers show the state folder in their file browser.
+
+    :param shows_hidden: whether they show hidden folders
+    """
+    for place in known_places(state_dir):
+        root = Path(os.path.realpath(place.root_dir))
+        folder = Path(os.path.realpath(place.folder))
+        if not folder.is_relative_to(root):
+            continue
+        below = folder.relative_to(root).parts
+        if shows_hidden or not any(part.startswith(".") for part in below):
+            yield warning(
+                "state-folder",
+                f"{state_dir} can be read, and its files removed, in the file browser of "
+                f"{place.root_dir}: kernels' keys are in it",
+                "set SessionsApp.state_dir to a folder that is not below the root folder",
+                subject=str(place.folder),
+            )
+
+
+def roots(state_dir: Path) -> Iterator[Finding]:
+    """Tell which root folders are not there any more: a folder that was moved is another one."""
+    name, missing = "root-folder", False
+    for place in known_places(state_dir):
+        if not os.path.exists(place.root_dir):
+            missing = True
+            yield warning(
+                name,
+                f"{place.root_dir} is not there: no server will find its sessions",
+                "if it was moved, move it back, or bring them along: `jupyter sessions export "
+                "--root-dir OLD`, then `import --root-dir NEW`; its kernels end by `stop --all`",
+                subject=str(place.folder),
+            )
+    if not missing:
+        yield ok(name, "each that has sessions is there")
 
 
 def _database(place: Place, *, unused: bool) -> tuple[Finding, Snapshot | None]:
