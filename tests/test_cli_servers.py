@@ -14,10 +14,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 from clients import new_session
 from commands import held_lease, keep, run, write_server_file
+from conftest import require
 from jupyter_server.auth.security import passwd
 from records import EVERYTHING, SESSION
 from servers import Home, Server, wait_until
@@ -251,3 +253,123 @@ def test_no_server_is_said_with_its_token() -> None:
     found = Found("http://user:word@127.0.0.1:8888/a/?token=secret", "secret", pid=os.getpid())
     assert found.url == "http://127.0.0.1:8888/a"
     assert "secret" not in repr(found) + str(vars(found)["url"])
+
+
+# -------------------------------------------------------------------------- whose a server is
+
+LISTENS = """
+import http.server, os, sys
+
+host, user, answer = sys.argv[1], int(sys.argv[2]), sys.argv[3].encode()
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        print(self.requestline, self.headers.get("Authorization"), flush=True)
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(answer)
+
+    do_DELETE = do_POST = do_GET
+
+    def log_message(self, *_):
+        pass
+
+class Listener(http.server.HTTPServer):
+    address_family = __import__("socket").AF_INET6 if ":" in host else 2
+
+os.setuid(user)
+with Listener((host, int(sys.argv[4])), Handler) as server:
+    print(server.server_port, flush=True)
+    server.serve_forever()
+"""
+NOBODY = 65534
+
+
+@contextlib.contextmanager
+def listener(
+    user: int, host: str = "127.0.0.1", port: int = 0
+) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """Have a program of a user listen; yield its process and its port."""
+    # A Python that this user may not read is of no use to another one.
+    program = "/usr/bin/python3" if user else sys.executable
+    command = [program, "-c", LISTENS, host, str(user), "{}", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd="/") as process:
+        try:
+            assert process.stdout is not None
+            yield process, int(process.stdout.readline())
+        finally:
+            process.kill()
+
+
+def heard(process: subprocess.Popen[str]) -> str:
+    """End a program that listens, and return what it was asked."""
+    process.kill()
+    assert process.stdout is not None
+    return process.stdout.read()
+
+
+ask_all = pytest.mark.parametrize(
+    "verb", [("list",), ("check",), ("stop", "--all", "--running"), ("export",)]
+)
+
+
+@pytest.fixture
+def is_root() -> None:
+    require(os.geteuid() == 0 and Path("/usr/bin/python3").exists(), "another user")
+
+
+@ask_all
+@pytest.mark.usefixtures("is_root")
+@pytest.mark.parametrize("pid", ["the other user's", "a program of ours"])
+def test_a_program_of_another_user_gets_no_token(
+    verb: tuple[str, ...], pid: str, home: Home
+) -> None:
+    with listener(NOBODY) as (process, port):
+        own = process.pid if pid.startswith("the") else os.getpid()
+        write_server_file(home, f"http://127.0.0.1:{port}/", pid=own, token="a-secret")
+        done = run(home, *verb, env={"JUPYTER_TOKEN": "another-secret"})
+        assert "secret" not in heard(process)
+        assert "secret" not in done.out + done.err
+
+
+@pytest.mark.usefixtures("is_root")
+def test_a_program_of_another_user_at_another_address_of_the_port_gets_no_token(
+    home: Home,
+) -> None:
+    with listener(0) as (ours, port), listener(NOBODY, "::1", port) as (theirs, _):
+        write_server_file(home, f"http://localhost:{port}/", pid=ours.pid, token="a-secret")
+        run(home, "list")
+        assert "secret" not in heard(theirs)
+
+
+def test_a_program_that_has_a_pid_again_gets_no_token(home: Home) -> None:
+    """The port is another program's of this user, and the process is younger than the file."""
+    with listener(0) as (ours, port), subprocess.Popen(["cat"], stdin=subprocess.PIPE) as other:
+        file = write_server_file(home, f"http://127.0.0.1:{port}/", pid=other.pid, token="a-secret")
+        os.utime(file, (1e9, 1e9))
+        run(home, "list")
+        other.kill()
+        assert "secret" not in heard(ours)
+
+
+def test_a_server_of_this_user_gets_its_token_whatever_the_clock_said(home: Home) -> None:
+    with listener(0) as (ours, port):
+        file = write_server_file(home, f"http://127.0.0.1:{port}/", pid=ours.pid, token="a-secret")
+        os.utime(file, (1e9, 1e9))
+        run(home, "list")
+        assert "a-secret" in heard(ours)
+
+
+@pytest.mark.usefixtures("is_root")
+def test_a_socket_of_another_user_gets_no_token(home: Home, socket_path: Path) -> None:
+    socket_path.parent.chmod(0o777)
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(socket_path))
+        listening.listen()
+        listening.settimeout(0)
+        os.chown(socket_path, NOBODY, NOBODY)
+        url = f"http+unix://{quote(str(socket_path), safe='')}/"
+        write_server_file(home, url, token="a-secret")
+        run(home, "list")
+        with pytest.raises(BlockingIOError):
+            listening.accept()

@@ -104,11 +104,15 @@ class Server:
 
     def _pages(self, path: str, asked: dict[str, Any]) -> Iterator[dict[str, Any]]:
         while True:
-            page = self.request("GET", path, params=asked).json()
-            yield from page["items"]
-            if page["next"] is None:
+            reply = self.request("GET", path, params=asked)
+            try:
+                items, cursor = [*reply.json()["items"]], reply.json()["next"]
+            except (ValueError, LookupError, TypeError):
+                raise ServerError(f"{self.url} answers what we do not understand") from None
+            yield from items
+            if cursor is None:
                 return
-            asked["cursor"] = page["next"]
+            asked["cursor"] = cursor
 
     def request(
         self, method: str, path: str, *, timeout: float = SECONDS, **options: Any
@@ -238,20 +242,26 @@ def _is_same(one: str, other: str) -> bool:
 def running(token: str | None) -> list[Server]:
     """Return the servers of this user that run, as ``jupyter server list`` finds them.
 
+    Those of others, whose port was a server's of this user, are left out: they must get no token.
     To import what it calls would take a second of CPU time.
 
     :param token: in place of those that their files have
     """
+    from .ownership import Ownership, ownership
+
     found = []
     for file in sorted(Path(jupyter_runtime_dir()).glob("jpserver-*.json")):
         try:
             info = json.loads(file.read_text("utf-8"))
-            if not _is_alive(info["pid"]):
+            url = _reachable(info)
+            whose = ownership(info["pid"], url, file.stat().st_mtime)
+            if whose is Ownership.FOREIGN:
                 continue
+            known = token or info["token"] or os.environ.get("JUPYTER_TOKEN", "")
             found.append(
                 Server(
-                    _reachable(info),
-                    token or info["token"] or os.environ.get("JUPYTER_TOKEN", ""),
+                    url,
+                    known if whose is Ownership.OWN else "",
                     pid=info["pid"],
                     root_dir=info["root_dir"],
                     is_found=True,
@@ -307,9 +317,3 @@ def _reachable(info: dict[str, Any]) -> str:
     if info.get("hostname") in _WILDCARDS:  # its file has the host's name, which may be unknown
         return re.sub(r"^(https?)://[^/]*", rf"\1://127.0.0.1:{info['port']}", url)
     return url
-
-
-def _is_alive(pid: int) -> bool:
-    from ..host import identify
-
-    return identify(pid) is not None
