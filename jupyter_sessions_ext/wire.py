@@ -17,6 +17,7 @@ MOST_BYTES = 1024 * 1024
 TEXT = r"^[^\x00\ud800-\udfff]*$"
 TEXT_DESCRIBED = r"^[^\x00]*$"
 """What the document says of it: few tools can read a pattern of surrogates, and none sends them."""
+_ID_IS = "must be a UUID, or of its form"
 _TEXT_IS = "must not contain null characters or lone surrogates"
 
 Path = Annotated[
@@ -43,6 +44,18 @@ KernelId = Annotated[
         max_length=100,
         pattern=TEXT,
         description="A kernel that runs; or, for a new session, the id (a UUID) of its new kernel.",
+    ),
+]
+
+SESSION_ID = r"[A-Za-z0-9_]+(?:-[A-Za-z0-9_]+){4}"
+"""The ids that ``/api/sessions/`` has, as in jupyter_server: UUIDs, and others of their form."""
+
+SessionId = Annotated[
+    str,
+    Meta(
+        max_length=256,
+        pattern=rf"^{SESSION_ID}$(?!\n)",
+        description="A session's id, as `/api/sessions/` has it: a UUID, or of its form.",
     ),
 ]
 
@@ -125,7 +138,7 @@ def explained(error: msgspec.ValidationError) -> str:
         return str(error.__cause__)
     reason, _, place = str(error).partition(" - at `$")
     if "matching regex" in reason:
-        reason = _TEXT_IS
+        reason = _TEXT_IS if "x00" in reason else _ID_IS
     field = place.strip(".`")
     wrong = re.fullmatch("Object (missing required|contains unknown) field `(.*)`", reason)
     if wrong is not None:

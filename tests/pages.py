@@ -112,7 +112,13 @@ def see(locator: Locator) -> Any:
     return expect(locator)
 
 
-def bring_in(site: Server, *paths: str, kernel: str = "python3", type: str = "notebook") -> None:
+def bring_in(
+    site: Server,
+    *paths: str,
+    kernel: str = "python3",
+    type: str = "notebook",
+    reason: str = "culled",
+) -> None:
     """Make dormant sessions, which need no kernel."""
     time = "2024-05-01T12:00:00Z"
     header = {"format": "jupyter_sessions_ext", "version": 1, "exported_at": time}
@@ -126,7 +132,7 @@ def bring_in(site: Server, *paths: str, kernel: str = "python3", type: str = "no
                 "kernel_id": None,
                 "kernel_name": kernel,
                 "state": "dormant",
-                "reason": "culled",
+                "reason": reason,
                 "created_at": time,
                 "created_by": "ada",
                 "since": time,

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from administered import Administered, administered_server
+from interpreters import run_python
 from records import WHEN
 
-from jupyter_sessions_ext.administration.transfer import Importer, export, read
+from jupyter_sessions_ext.administration.transfer import Importer, Part, check, export, parts
 from jupyter_sessions_ext.models import (
     Change,
     Event,
@@ -45,6 +46,15 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Administered]:
 @pytest.fixture(scope="module")
 def there(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Administered]:
     yield from administered_server(tmp_path_factory)
+
+
+def read(document: bytes) -> Part:
+    """Return all of a document."""
+    read = [*parts(document)]
+    return Part(
+        tuple(s for part in read for s in part.sessions),
+        tuple(e for part in read for e in part.events),
+    )
 
 
 def lines(admin: Administered) -> list[dict[str, Any]]:
@@ -108,7 +118,7 @@ def test_sessions_come_to_another_server_with_their_history(
 
 HEADER = {"format": "jupyter_sessions_ext", "version": 1, "exported_at": "2026-01-01T00:00:00Z"}
 SESSION = {
-    "id": "s",
+    "id": "s-0-0-0-0",
     "path": "a.ipynb",
     "name": None,
     "type": "notebook",
@@ -123,7 +133,7 @@ SESSION = {
 EVENT = {
     "time": "2026-01-01T01:00:00+01:00",
     "action": "created",
-    "session_id": "s",
+    "session_id": "s-0-0-0-0",
     "kernel_id": None,
     "detail": "",
     "user": "ada",
@@ -143,7 +153,20 @@ EVENT = {
         (ndjson(HEADER, {"session": {**SESSION, "path": 5}}), "line 2: "),
         (ndjson(HEADER, {"session": {**SESSION, "path": "x" * 4097}}), "line 2: "),
         (ndjson(HEADER, {"session": {**SESSION, "path": "a\0"}}), "line 2: "),
-        (ndjson(HEADER, {"session": {**SESSION, "id": ""}}), "line 2: "),
+        *(
+            (ndjson(HEADER, {"session": {**SESSION, "id": odd}}), "line 2: session.id: must be a")
+            for odd in ("", "foo", "a/b", " ", ".", "actions", "ж-1-2-3-4", "a-b-c-d-e\n")
+        ),
+        (ndjson(HEADER, {"session": {**SESSION, "id": "a\r\nSet-Cookie: x=1"}}), "line 2: "),
+        (ndjson(HEADER, {"session": {**SESSION, "id": "a-b-c-d-" + 4096 * "x"}}), "line 2: "),
+        (
+            ndjson(HEADER, {"event": {**EVENT, "time": "9999-01-01T00:00:00Z"}}),
+            "line 2: event.time: lies more than a day ahead",
+        ),
+        (
+            ndjson(HEADER, {"session": {**SESSION, "created_at": "9999-01-01T00:00:00Z"}}),
+            "line 2: session.created_at: lies more than a day ahead",
+        ),
         (ndjson(HEADER, {"session": {**SESSION, "created_at": "2026-01-01"}}), "line 2: "),
         (ndjson(HEADER, {"session": {**SESSION, "state": "asleep"}}), "line 2: "),
         (ndjson(HEADER, {"event": {**EVENT, "action": "exploded"}}), "line 2: "),
@@ -165,7 +188,7 @@ def test_a_document_that_makes_no_sense_changes_nothing(
 def test_what_a_later_version_adds_is_passed_over() -> None:
     more = ndjson(HEADER, {"session": {**SESSION, "colour": "red"}}, {"event": EVENT})
     document = read(more + b"\n\n")
-    assert [s.session_id for s in document.sessions] == ["s"]
+    assert [s.session_id for s in document.sessions] == ["s-0-0-0-0"]
     [event] = document.events
     assert event.time.isoformat() == "2026-01-01T00:00:00+00:00"
 
@@ -195,7 +218,7 @@ LATEST = 0.05
 def many() -> Change:
     sessions = tuple(
         SessionRecord(
-            session_id=f"session-{number}",
+            session_id=f"session-0-0-0-{number}",
             path=f"work/{number}.ipynb",
             type="notebook",
             state=SessionState.DORMANT,
@@ -317,6 +340,60 @@ def _registry(change: Change) -> Any:
 def test_a_session_that_comes_in_is_kept_as_long_as_one_that_has_just_lost_its_kernel(
     there: Administered,
 ) -> None:
-    old = {**SESSION, "id": "old", "since": "2001-01-01T00:00:00Z", "state": "dormant"}
+    old = {**SESSION, "id": "old-0-0-0-0", "since": "2001-01-01T00:00:00Z", "state": "dormant"}
     imported(there, HEADER, {"session": old})
-    assert there.item("old")["since"] > "2026"
+    assert there.item("old-0-0-0-0")["since"] > "2026"
+
+
+# -------------------------------------------------------------------------- what is large, or odd
+
+READS = """
+import resource, sys
+from jupyter_sessions_ext.administration import transfer
+from jupyter_sessions_ext.cli.transfer import _split
+
+HEADER = {header!r}
+text = HEADER + b"\\n" + {filler!r} * ({size} // len({filler!r}))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+transfer.check(text)
+for _ in _split(text):
+    pass
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.parametrize("filler", [b"\n", b" ", b" \n", b"\r\n", b"{}"])
+def test_a_large_document_takes_little_more_memory_than_its_text(filler: bytes) -> None:
+    code = READS.format(header=ndjson(HEADER), filler=filler, size=64 << 20)
+    done = run_python("-c", code, timeout=60)
+    if filler == b"{}":
+        assert "line 2" in done.stderr
+    else:
+        assert int(done.stdout) < 100_000, "kilobytes"
+
+
+def test_many_events_take_no_more_memory_than_some_lines() -> None:
+    line = ndjson({"event": EVENT})
+    text = ndjson(HEADER) + b"\n" + (line + b"\n") * 50_000
+    tracemalloc.start()
+    check(text)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 4_000_000
+
+
+def test_a_session_under_an_id_of_no_address_is_opened(here: Administered) -> None:
+    """One came in by an import of an earlier version."""
+    server = here.server
+    for number, odd in enumerate(["ж", "a\r\nSet-Cookie: x=1", "\u202e", "a/b", " "]):
+        server.kill()
+        record = SessionRecord(
+            session_id=odd, path=f"odd{number}.ipynb", type="notebook", state=SessionState.DORMANT
+        )
+        [folder] = (server.home.data_dir / "jupyter_sessions_ext").iterdir()
+        SQLiteStore(str(folder / "sessions.sqlite")).commit_now(Change(sessions=(record,)))
+        server.start()
+        body = {"path": record.path, "type": "notebook"}
+        reply = server.post("/api/sessions", body)
+        assert (reply.status_code, reply.json().get("id")) == (201, odd), reply.text
+        assert "x=1" not in reply.headers.get("Set-Cookie", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
@@ -13,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from records import WHEN
 
-from jupyter_sessions_ext.administration.catalog import Catalog, Kernels
+from jupyter_sessions_ext.administration.catalog import Catalog, Kernels, matcher
 from jupyter_sessions_ext.administration.schemas import Filter, SessionsQuery
 from jupyter_sessions_ext.kernels.usage import Usage
 from jupyter_sessions_ext.models import Change, SessionRecord, SessionState, now
@@ -247,3 +248,31 @@ def test_a_filter_that_lets_everything_through_is_known_for_it(
     made: Callable[[], Filter], lets_all: bool
 ) -> None:
     assert made().lets_all_through() is lets_all
+
+
+# -------------------------------------------------------------------------- patterns
+
+PATTERNS = st.text(alphabet="ab*?[]!-^\\/", max_size=12)
+
+
+@given(pattern=PATTERNS, path=st.text(alphabet="ab[]!-^\\/", max_size=8))
+@settings(max_examples=500)
+def test_a_pattern_is_taken_as_by_fnmatch(pattern: str, path: str) -> None:
+    assert bool(matcher(pattern)(path)) == fnmatch.fnmatchcase(path, pattern)
+
+
+@pytest.mark.parametrize("piece", ["[a", "[", "[!", "[a]", "*a", "?", "*", "[a-", "[]", "[[]", "a"])
+def test_no_pattern_takes_long(piece: str) -> None:
+    pattern = (piece * 4096)[:4096] if piece != "*a" else "*a" * 100 + "a" * 3896
+    began = time.thread_time()
+    matches = matcher(pattern)
+    matches("a" * 4096)
+    matches("[" * 4096)
+    assert time.thread_time() - began < 0.1
+
+
+def test_a_pattern_with_many_stars_is_refused() -> None:
+    assert Filter(path="*" * 4096).path
+    assert Filter(path="*a" * 100).path
+    with pytest.raises(InvalidBodyError, match="path: "):
+        Filter(path="*a" * 101)

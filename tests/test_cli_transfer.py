@@ -21,9 +21,12 @@ from jupyter_sessions_ext.models import Change
 if TYPE_CHECKING:
     from pathlib import Path
 
+KEPT = replace(EVERYTHING, sessions=(replace(SESSION, session_id="s-0-0-0-0"),))
 MANY = Change(
-    sessions=tuple(replace(SESSION, session_id=f"s{n}", path=f"{n}.ipynb") for n in range(1200)),
-    events=tuple(replace(EVENT, session_id=f"s{n}") for n in range(1200)),
+    sessions=tuple(
+        replace(SESSION, session_id=f"s-0-0-0-{n}", path=f"{n}.ipynb") for n in range(1200)
+    ),
+    events=tuple(replace(EVENT, session_id=f"s-0-0-0-{n}") for n in range(1200)),
 )
 
 
@@ -142,7 +145,7 @@ def test_what_two_servers_have_left_at_once_is_not_taken_for_the_whole(home: Hom
 
 
 def test_nothing_is_imported_beside_a_server(home: Home, file: Path) -> None:
-    place = keep(home, EVERYTHING)
+    place = keep(home, KEPT)
     run(home, "export", "-o", file)
     with held_lease(place):
         done = run(home, "import", file)
@@ -152,7 +155,7 @@ def test_nothing_is_imported_beside_a_server(home: Home, file: Path) -> None:
 
 def test_it_must_be_known_which_root_folder_is_meant(home: Home, file: Path) -> None:
     assert (run(home, "export").code, "--root-dir" in run(home, "export").err) == (1, True)
-    keep(home, EVERYTHING)
+    keep(home, KEPT)
     run(home, "export", "-o", file)
     unknown = run(home, "import", file, "--root-dir", home.path / "missing")
     assert (unknown.code, "is no folder" in unknown.err) == (1, True)

@@ -248,6 +248,34 @@ def test_a_narrow_screen_needs_no_scrolling_to_the_side(
     check(page)
 
 
+REASONS = ["it was shut down by " + "somebody of whom much is to be told " * 20, "x" * 4096]
+
+
+@pytest.mark.parametrize("width", [1600, 1280, 900, 360])
+def test_a_long_reason_leaves_room_for_the_path(
+    make_page: Callable[..., Page], site: Server, width: int
+) -> None:
+    for number, reason in enumerate(REASONS):
+        bring_in(site, f"a folder/a document {number}.ipynb", reason=reason)
+    page = visit(make_page(viewport={"width": width, "height": 800}), site)
+    see(page.locator("#list tbody tr")).to_have_count(2)
+    for box in (each.bounding_box() for each in page.locator("#list tbody tr").all()):
+        assert box is not None
+        assert box["height"] < 120
+        assert box["x"] + box["width"] <= width
+    paths = [cell.bounding_box() for cell in page.locator("#list tbody .c-path").all()]
+    assert min(box["width"] for box in paths if box is not None) >= 200
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.locator("#list .open").first.click()
+    drawer = page.locator("#drawer")
+    drawer.get_by_role("tab", name="Details").wait_for()
+    see(drawer.locator("dd").filter(has_text=re.compile("xxx|somebody"))).to_have_count(1)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    box = drawer.get_by_role("tab", name="Details").bounding_box()
+    assert box is not None
+    assert box["y"] < 400, "what the drawer is for can be seen"
+
+
 def check(page: Page) -> None:
     from axe_playwright_python.sync_playwright import Axe  # type: ignore[import-untyped]
 

@@ -222,6 +222,20 @@ def _key(sort: str, kernels: Kernels) -> Callable[[Row], Any]:
     return lambda row: (value(row), row.id)
 
 
+def matcher(pattern: str) -> Callable[[str], re.Match[str] | None]:
+    """Return what tells whether a path has a pattern of ``*``, ``?`` and ``[...]``."""
+    # Where a bracket has no end, no later one has; fnmatch would look for each through the rest.
+    begin = pattern.find("[")
+    while begin >= 0:
+        first = begin + 2 if pattern[begin + 1 : begin + 2] == "!" else begin + 1
+        end = pattern.find("]", first + 1)  # the first character may be one
+        if end < 0:
+            pattern = pattern[:begin] + pattern[begin:].replace("[", "[[]")
+            break
+        begin = pattern.find("[", end + 1)
+    return re.compile(fnmatch.translate(pattern)).match
+
+
 def _filtered(rows: list[Row], wanted: Filter, kernels: Kernels) -> list[Row]:
     """Return the rows that a filter lets through, but for idleness, in their order."""
     running = kernels.running
@@ -240,7 +254,7 @@ def _filtered(rows: list[Row], wanted: Filter, kernels: Kernels) -> list[Row]:
         if "[" not in wanted.path:  # whatever matches has all of its longest part: looked at first
             part = max(re.split("[*?]", wanted.path), key=len)
             rows = [row for row in rows if part in row.path]
-        matches = re.compile(fnmatch.translate(wanted.path)).match
+        matches = matcher(wanted.path)
         rows = [row for row in rows if matches(row.path)]
     return rows
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -20,6 +21,9 @@ from ..wire import (
     Type,
     check_path,
 )
+
+MOST_STARS = 100
+"""Of a pattern, at most."""
 
 Text = Annotated[str, Meta(max_length=4096, pattern=TEXT)]
 Seconds = Annotated[float, Meta(ge=0, le=1e10)]
@@ -57,6 +61,11 @@ class Filter(Struct, forbid_unknown_fields=True, kw_only=True):
     idle_longer_than: Annotated[
         Seconds | None, Meta(description="Seconds since the last activity, at least.")
     ] = None
+
+    def __post_init__(self) -> None:
+        # Each takes time to compile.
+        if self.path is not None and re.sub(r"\*+", "*", self.path).count("*") > MOST_STARS:
+            raise InvalidBodyError(f"path: a pattern has {MOST_STARS} of * at most")
 
     def lets_all_through(self) -> bool:
         """Tell whether there is no session that it could keep back."""

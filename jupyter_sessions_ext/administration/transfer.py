@@ -7,10 +7,12 @@ is nothing but the id and the name: no key and no environment leaves the store.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import islice
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -35,6 +37,7 @@ from ..wire import (
     KernelName,
     Name,
     Path,
+    SessionId,
     Type,
     check_path,
     explained,
@@ -50,14 +53,18 @@ VERSION = 1
 MOST_IMPORTED_BYTES = 64 << 20
 """The largest document that is taken over REST."""
 
+MOST_AHEAD = timedelta(days=1)
+"""How far ahead of this host's clock another one's may be."""
+
 AT_ONCE = 500
 """Lines that are written, or committed, at once."""
 
 Time = Annotated[datetime, Meta(tz=True)]
 T = TypeVar("T")
 
-_OF_NO_URL = frozenset({".", "..", "actions"})
-"""Ids of which ``sessions/{id}`` is another address."""
+_NOT_BLANK = re.compile(rb"[^ \t\r\n]")
+_LOOKED_AT = 1 << 20
+"""Bytes in which a line's begin is looked for at once."""
 
 
 class Header(Struct, kw_only=True):
@@ -71,7 +78,7 @@ class Header(Struct, kw_only=True):
 class ExportedSession(Struct, kw_only=True):
     """What is told of a session."""
 
-    id: Annotated[Text, Meta(min_length=1)]
+    id: SessionId
     path: Path | None
     name: Name | None
     type: Type | None
@@ -105,8 +112,6 @@ class ExportedSession(Struct, kw_only=True):
 
         :raises InvalidBodyError: it is none that could have been made here
         """
-        if self.id in _OF_NO_URL:
-            raise InvalidBodyError(f"session.id: must not be {self.id!r}")
         if self.path is not None:
             check_path(self.path)
         return SessionRecord(
@@ -118,7 +123,7 @@ class ExportedSession(Struct, kw_only=True):
             kernel_name=self.kernel_name,
             state=SessionState.DORMANT,
             reason=self.reason or "imported",
-            created_at=in_utc("session.created_at", self.created_at),
+            created_at=_past("session.created_at", self.created_at),
             created_by=self.created_by,
         )
 
@@ -151,13 +156,24 @@ class ExportedEvent(Struct, kw_only=True):
         :raises InvalidBodyError: there is no such time in UTC
         """
         return Event(
-            time=in_utc("event.time", self.time),
+            time=_past("event.time", self.time),
             action=self.action,
             session_id=self.session_id,
             kernel_id=self.kernel_id,
             detail=self.detail,
             user=self.user,
         )
+
+
+def _past(field: str, time: datetime) -> datetime:
+    """Return a time, which other hosts' clocks may have had as a little later than it is.
+
+    :raises InvalidBodyError: it lies ahead, or there is no such time in UTC
+    """
+    moment = in_utc(field, time)
+    if moment > now() + MOST_AHEAD:
+        raise InvalidBodyError(f"{field}: lies more than a day ahead")
+    return moment
 
 
 class Line(Struct, omit_defaults=True, kw_only=True):
@@ -192,33 +208,34 @@ async def export(registry: Registry, store: Store) -> AsyncIterator[bytes]:
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
-    """A document that makes sense."""
+class Part:
+    """Some lines of a document that make sense."""
 
     sessions: tuple[SessionRecord, ...]
     events: tuple[Event, ...]
 
 
-def read(text: bytes) -> Document:
-    """Read a document as a whole, before anything of it is taken over.
+def check(text: bytes) -> None:
+    """Look a document through, before anything of it is taken over.
 
     :raises InvalidBodyError: a line makes no sense, and which; or it is of a newer version
     """
-    lines = text.split(b"\n")
-    with _named(1):
-        header = msgspec.json.decode(lines[0], type=Header)
-        if header.format != FORMAT:
-            raise InvalidBodyError(f"format: not {FORMAT}")
-        if header.version > VERSION:
-            raise InvalidBodyError(
-                f"version: {header.version} is newer than {VERSION}, the newest that is known "
-                "here: upgrade jupyter_sessions_ext"
-            )
-    sessions: dict[str, SessionRecord] = {}
-    events: list[Event] = []
+    for _ in parts(text):
+        pass
+
+
+def parts(text: bytes) -> Iterator[Part]:
+    """Yield a document some lines at a time: only these take memory beside its text.
+
+    :raises InvalidBodyError: a line makes no sense, and which; or it is of a newer version
+    """
+    numbered = lines(text)
+    _check_header(*next(numbered, (1, b"")))
     decoder = msgspec.json.Decoder(Line)
-    for number, line in enumerate(lines[1:], 2):
-        if line.strip():
+    while some := [*islice(numbered, AT_ONCE)]:
+        sessions: dict[str, SessionRecord] = {}
+        events: list[Event] = []
+        for number, line in some:
             with _named(number):
                 told = decoder.decode(line)
                 if told.session is None and told.event is None:
@@ -227,7 +244,35 @@ def read(text: bytes) -> Document:
                     sessions.setdefault(told.session.id, told.session.record())
                 if told.event is not None:
                     events.append(told.event.event())
-    return Document(tuple(sessions.values()), tuple(events))
+        yield Part(tuple(sessions.values()), tuple(events))
+
+
+def lines(text: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines of a document that are not blank, and the number of each, from 1."""
+    number, counted, start = 1, 0, 0
+    while start < len(text):
+        found = _NOT_BLANK.search(text, start, start + _LOOKED_AT)
+        if found is None:
+            start += _LOOKED_AT  # other threads have their turn
+            continue
+        begin = found.start()
+        number += text.count(b"\n", counted, begin)
+        counted = begin
+        end = text.find(b"\n", begin)
+        start = len(text) if end < 0 else end
+        yield number, text[begin:start]
+
+
+def _check_header(number: int, line: bytes) -> None:
+    with _named(number):
+        header = msgspec.json.decode(line, type=Header)
+        if header.format != FORMAT:
+            raise InvalidBodyError(f"format: not {FORMAT}")
+        if header.version > VERSION:
+            raise InvalidBodyError(
+                f"version: {header.version} is newer than {VERSION}, the newest that is known "
+                "here: upgrade jupyter_sessions_ext"
+            )
 
 
 @contextmanager
@@ -260,20 +305,18 @@ class Importer:
         :raises InvalidBodyError: the document makes no sense; nothing was changed
         :raises StoreUnavailableError: it cannot be stored, or not all of it
         """
-        document = await asyncio.to_thread(read, text)
+        await asyncio.to_thread(check, text)
+        done = Imported(sessions=0, events=0, known_sessions=0, known_events=0)
         async with self._turn:
-            sessions = 0
-            for part in _in_parts(document.sessions):
-                sessions += await self._take_sessions(part)
-            events = 0
-            for past in _in_parts(document.events):
-                events += await self._take_events(past)
-        return Imported(
-            sessions=sessions,
-            events=events,
-            known_sessions=len(document.sessions) - sessions,
-            known_events=len(document.events) - events,
-        )
+            left = parts(text)
+            while (part := await asyncio.to_thread(next, left, None)) is not None:
+                sessions = await self._take_sessions(part.sessions) if part.sessions else 0
+                events = await self._take_events(part.events) if part.events else 0
+                done.sessions += sessions
+                done.known_sessions += len(part.sessions) - sessions
+                done.events += events
+                done.known_events += len(part.events) - events
+        return done
 
     async def _take_sessions(self, sessions: Sequence[SessionRecord]) -> int:
         def build(records: Registry) -> Change:

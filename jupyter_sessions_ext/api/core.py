@@ -11,19 +11,16 @@ from jupyter_client.kernelspec import NoSuchKernel
 from jupyter_client.multikernelmanager import DuplicateKernelError
 from jupyter_server.auth.decorator import authorized
 from jupyter_server.base.handlers import APIHandler
-from jupyter_server.utils import url_path_join
+from jupyter_server.utils import url_escape, url_path_join
 from tornado import web
 
 from ..errors import KernelStartError
 from ..sessions.manager import SessionManager
-from ..wire import MOST_BYTES, InvalidBodyError, decode
+from ..wire import MOST_BYTES, SESSION_ID, InvalidBodyError, decode
 from .schemas import ChangeSession, CreateSession
 
 RESOURCE = "sessions"
 """What an authorizer is asked about: jupyter_server's own name for it."""
-
-_ID = r"\w+-\w+-\w+-\w+-\w+"
-"""The form of ids in jupyter_server's addresses."""
 
 T = TypeVar("T")
 
@@ -97,14 +94,15 @@ class SessionRootHandler(_SessionsHandler):
             raise web.HTTPError(409, str(error)) from error
         except Exception as error:
             raise web.HTTPError(500, str(error)) from error
-        self.set_header("Location", url_path_join(self.base_url, "api", "sessions", model["id"]))
+        where = url_path_join(self.base_url, "api", "sessions", url_escape(model["id"]))
+        self.set_header("Location", where)
         self.set_status(201)
         self.answer(model)
 
     def _check_kernel(self, kernel_id: str | None, name: str | None) -> None:
         """Refuse an id for a new kernel under which no client could reach it."""
         if kernel_id is not None and kernel_id not in self.kernel_manager:
-            if not re.fullmatch(_ID, kernel_id, re.ASCII):
+            if not re.fullmatch(SESSION_ID, kernel_id, re.ASCII):
                 raise web.HTTPError(400, "kernel.id: neither a kernel that runs nor a UUID")
             if name == "":
                 raise web.HTTPError(400, "kernel.name: must not be empty for a new kernel")
@@ -144,6 +142,6 @@ class SessionHandler(_SessionsHandler):
 
 
 handlers: list[tuple[str, type[web.RequestHandler]]] = [
-    (rf"/api/sessions/(?P<session_id>{_ID})", SessionHandler),
+    (rf"/api/sessions/(?P<session_id>{SESSION_ID})", SessionHandler),
     (r"/api/sessions", SessionRootHandler),
 ]

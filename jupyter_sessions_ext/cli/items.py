@@ -6,11 +6,11 @@ Every item also says its ``root_dir`` and its ``server``, the URL of the one tha
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 from typing import Any
 
+from ..administration.catalog import matcher
 from ..administration.schemas import Filter
 from ..models import SessionState, now
 from .outcome import CommandError
@@ -65,7 +65,7 @@ def kernel_matches(item: Item, wanted: Filter) -> bool:
         wanted.state is not SessionState.DORMANT
         and not wanted.type
         and wanted.kernel_name in (None, item["kernel_name"])
-        and (wanted.path is None or fnmatch.fnmatchcase("", wanted.path))
+        and (wanted.path is None or matcher(wanted.path)("") is not None)
         and (wanted.q or "").casefold() in text
         and (
             wanted.idle_longer_than is None

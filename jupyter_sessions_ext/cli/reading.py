@@ -10,8 +10,9 @@ from typing import Any
 from ..administration.schemas import Filter
 from ..errors import SessionsError
 from ..models import EventAction, EventFilter, SessionState
+from ..wire import InvalidBodyError
 from .items import Item, kernel_id, ordered
-from .outcome import CommandError, tell
+from .outcome import USAGE, CommandError, tell
 from .sources import Source, Where, opened, read, resolved
 from .tables import print_json, print_pairs, print_table, print_title
 from .units import ago, read_time, size
@@ -23,14 +24,17 @@ _IDS = ("ID", "USER", "SESSION")
 
 def list_sessions(options: argparse.Namespace, where: Where) -> int:
     """Show sessions and kernels, of every root folder."""
-    wanted = Filter(
-        state=SessionState(options.state) if options.state else None,
-        type=options.type,
-        kernel_name=options.kernel,
-        path=options.path,
-        q=options.q,
-        idle_longer_than=options.idle_longer_than,
-    )
+    try:
+        wanted = Filter(
+            state=SessionState(options.state) if options.state else None,
+            type=options.type,
+            kernel_name=options.kernel,
+            path=options.path,
+            q=options.q,
+            idle_longer_than=options.idle_longer_than,
+        )
+    except InvalidBodyError as error:
+        raise CommandError(f"--{error}", USAGE) from error
     problems: list[str] = []
     with opened(where, problems) as sources:
         found = [(s, ordered(read(s, problems, wanted), options.sort)) for s in sources]

@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -110,7 +111,7 @@ def import_file(options: argparse.Namespace, where: Where) -> int:
     """Take over the sessions and the history of an export."""
     text = _read(options.file)
     try:
-        transfer.read(text)
+        transfer.check(text)
     except InvalidBodyError as error:
         raise CommandError(f"{options.file} is no export that is understood: {error}") from error
     problems: list[str] = []
@@ -144,15 +145,15 @@ def _read(name: str) -> bytes:
 
 def _split(text: bytes) -> Iterator[bytes]:
     """Yield a document as several that are not too large."""
-    header, *lines = text.splitlines(keepends=True)
+    (_, header), *_ = islice(transfer.lines(text), 1)
     part, size = [header], 0
-    for line in lines:
+    for _, line in islice(transfer.lines(text), 1, None):
         if size + len(line) > _AT_ONCE and size:
-            yield b"".join(part)
+            yield b"\n".join(part)
             part, size = [header], 0
         part.append(line)
         size += len(line)
-    yield b"".join(part)
+    yield b"\n".join(part)
 
 
 def _import_running(source: Running, parts: Sequence[bytes], shown: Progress) -> Imported:

@@ -41,7 +41,7 @@ export function makeList({ onSort, choose, open, selected }) {
       head: all,
       update: (cell, item) => updateTick(cell, item, selected),
     },
-    { name: "state", label: "State", show: stateOf },
+    { name: "state", label: "State", show: (session) => h("div", {}, stateOf(session)) },
     {
       name: "path",
       label: "Session",

@@ -35,7 +35,7 @@ export function stateOf(session) {
       icon(shapeOf(session)),
       live ? "Live" : "Dormant",
     ),
-    detail ? h("span", { class: "detail", "data-execution": detail }, ` ${detail}`) : null,
+    detail ? h("span", { class: "detail", "data-execution": detail, title: detail }, ` ${detail}`) : null,
   ];
 }
 
