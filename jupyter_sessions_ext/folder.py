@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from .errors import StateRefusedError
 from .host import machine_id
@@ -21,6 +22,9 @@ STATE_DIR = "jupyter_sessions_ext"
 """Name of the folder below Jupyter's data folder."""
 
 _MOST_SIBLINGS = 99
+
+_LONGEST_NAME = 200
+"""Bytes; most file systems take 255."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +49,10 @@ class Place:
 
     def log_file(self, kernel_id: str) -> Path:
         """Return where a kernel's own output and its crash traces go."""
-        # A client may choose the id: it must not lead out of the folder.
-        name = re.sub(r"[^\w.-]", "_", kernel_id)[:100]
+        # A client may choose the id: it must not lead out of the folder, nor to another's log.
+        name = quote(kernel_id, safe="")
+        if len(name) > _LONGEST_NAME:  # no other name has these letters behind a percent sign
+            name = f"%sha256-{hashlib.sha256(kernel_id.encode()).hexdigest()}"
         return self.folder / "logs" / f"kernel-{name}.log"
 
 

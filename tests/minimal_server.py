@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import socket
+import sys
 import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,32 @@ class UnlinkHandler(APIHandler):
         self.set_status(204)
 
 
+class ChildHandler(APIHandler):
+    """POST starts a program as one that closes no files does, and tells which ports it has."""
+
+    @web.authenticated
+    async def post(self) -> None:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", PORTS, close_fds=False, stdout=asyncio.subprocess.PIPE
+        )
+        self.finish((await process.communicate())[0])
+
+
+PORTS = """
+import json, os, socket
+ports = []
+for file in os.listdir("/proc/self/fd"):
+    try:
+        if os.readlink(f"/proc/self/fd/{file}").startswith("socket:"):
+            found = socket.socket(fileno=os.dup(int(file)))
+            if found.family != socket.AF_UNIX:
+                ports.append(found.getsockname()[1])
+    except OSError:
+        pass
+print(json.dumps(ports))
+"""
+
+
 class RoutesHandler(APIHandler):
     """GET tells which handler of which module the server has for which pattern."""
 
@@ -120,5 +147,6 @@ def _load_jupyter_server_extension(serverapp: ServerApp) -> None:
             (routes, RoutesHandler),
             (wait, WaitHandler),
             (unlink, UnlinkHandler),
+            (url_path_join(serverapp.base_url, "/test/child"), ChildHandler),
         ],
     )

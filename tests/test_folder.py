@@ -26,12 +26,14 @@ from jupyter_sessions_ext.folder import (
     places,
     prepare,
 )
+from jupyter_sessions_ext.keeper.ring import folder_name
 from jupyter_sessions_ext.lease import Holder, Lease
 
 TAKE = """
 import subprocess
 import sys
 from pathlib import Path
+from jupyter_sessions_ext.keeper.ring import folder_name
 from jupyter_sessions_ext.lease import Holder, Lease
 
 # A child inherits what can be inherited, and lives until the end.
@@ -256,6 +258,12 @@ def test_a_place_is_named_after_its_root_folder(place: Place, state_dir: Path) -
     assert place.folder == state_dir / place.key
     assert place.database == str(place.folder / "sessions.sqlite")
     assert place.log_file("k") == place.folder / "logs" / "kernel-k.log"
+    odd = ["x:1", "x@1", "x_1", "x%3A1", "X:1", "..", "a/b", "x" * 201, "x" * 202, "ж" * 100, ""]
+    logs = {place.log_file(kernel_id) for kernel_id in odd}
+    assert len(logs) == len(odd)
+    assert {log.parent for log in logs} == {place.folder / "logs"}
+    assert max(len(os.fsencode(log.name)) for log in logs) <= 255
+    assert len({folder_name(kernel_id) for kernel_id in odd}) == len(odd)
 
 
 def test_its_siblings_are_numbered(place: Place, state_dir: Path, root_dir: Path) -> None:

@@ -211,3 +211,12 @@ def test_over_a_unix_socket_cells_go_on_over_a_restart_too(home: Home, tmp_path:
             numbers = "".join(message["content"]["text"] for message in once.values()).split()
             assert numbers == [str(number) for number in range(150)]
             finishes(client)
+
+
+def test_no_program_that_a_server_starts_has_what_came_from_the_keeper(shared: Server) -> None:
+    kernel_id = new_session(shared)["kernel"]["id"]
+    with LastingClient(shared, kernel_id) as client:
+        for _ in range(2):
+            finishes(client)
+            assert shared.post("/test/child").json() == []
+            shared.restart()

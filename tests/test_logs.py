@@ -8,7 +8,8 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
-from jupyter_sessions_ext.kernels.logs import LOG_LIMIT, LOG_RETENTION, trim
+from jupyter_sessions_ext.keeper.log_file import LOG_LIMIT
+from jupyter_sessions_ext.kernels.logs import LOG_RETENTION, trim
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,8 @@ from homes import state_folder
 from servers import Home, Server, wait_until
 
 from jupyter_sessions_ext.api.documents import admin_document
-from jupyter_sessions_ext.kernels.logs import LOG_LIMIT, read_end
+from jupyter_sessions_ext.keeper.log_file import LOG_LIMIT
+from jupyter_sessions_ext.kernels.logs import read_end
 from jupyter_sessions_ext.kernels.secrets import MASK, SHORTEST, masked, secrets_of, without_rest
 
 if TYPE_CHECKING:

@@ -6,6 +6,7 @@ import contextlib
 import re
 import sys
 import time
+import traceback
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -36,6 +37,9 @@ from .websocket_frames import NotAMessageError, requests
 
 ASK_INTERVAL, ASK_TIMEOUT = 0.005, 2.0
 """Seconds between looks at whether a client can be asked, and after which it will not be."""
+
+AGAIN_INTERVAL = 0.2
+"""Seconds after which it is tried again to forward what could not be."""
 
 _MAY_ASK = re.compile(rb'"allow_stdin":\s*true')
 
@@ -131,6 +135,7 @@ class Client:
         self._waiting: deque[_Message] = deque()
         self._answers: deque[_Message] = deque()
         self._answering: Timer | None = None
+        self._is_closed = False
         self._name = ""
         """Of the sockets that it sends on; empty: there are none."""
         self._sockets: dict[str, dict[Channel, Receiver]] = {}
@@ -154,14 +159,19 @@ class Client:
 
     def _open(self, name: str) -> None:
         """Have sockets to which the kernel sends what it has for a name."""
-        self._sockets[name] = {
-            channel: Receiver(
-                self._kernel.loop,
-                self._kernel.open_socket(channel, zmq.DEALER, name.encode()),
-                partial(self._received, channel),
-            )
-            for channel in _CHANNELS
-        }
+        opened: dict[Channel, Receiver] = {}
+        try:
+            for channel in _CHANNELS:
+                opened[channel] = Receiver(
+                    self._kernel.loop,
+                    self._kernel.open_socket(channel, zmq.DEALER, name.encode()),
+                    partial(self._received, channel),
+                )
+        except BaseException:
+            for receiver in opened.values():
+                receiver.close()
+            raise
+        self._sockets[name] = opened
 
     def begin_anew(self) -> None:
         """Expect nothing of a kernel's former process, nor answer what that has asked."""
@@ -198,16 +208,29 @@ class Client:
         elif channel is Channel.SHELL:
             self._kernel.when_heard(partial(self._forward_in_order, message))
         else:
-            self._kernel.when_heard(partial(self._forward, message))
+            self._kernel.when_heard(partial(self._forward_alone, message))
+
+    def _forward_alone(self, message: _Message) -> None:
+        """Forward a message that waits for no other."""
+        if not self._forward(message) and not self._is_closed:
+            again = partial(self._forward_alone, message)
+            self._kernel.loop.call_later(AGAIN_INTERVAL, again)
 
     def _forward_answers(self) -> None:
         """Forward answers to questions, as soon as there is a connection that they go on."""
         while self._answers:
             if not self._has_stdin():
-                if self._answering is None:
-                    self._answering = self._kernel.loop.call_later(ASK_INTERVAL, self._answer_again)
+                self._answer_later(ASK_INTERVAL)
                 break
-            self._kernel.loop.call(partial(self._forward, self._answers.popleft()))
+            answer = self._answers.popleft()
+            if not self._forward(answer):
+                self._answers.appendleft(answer)
+                self._answer_later(AGAIN_INTERVAL)
+                break
+
+    def _answer_later(self, seconds: float) -> None:
+        if self._answering is None:
+            self._answering = self._kernel.loop.call_later(seconds, self._answer_again)
 
     def _answer_again(self) -> None:
         self._answering = None
@@ -230,7 +253,11 @@ class Client:
             if self._waiting[0].may_ask and not self._can_be_asked(until):
                 self._kernel.loop.call_later(ASK_INTERVAL, partial(self._look_again, until))
                 break
-            self._kernel.loop.call(partial(self._forward, self._waiting.popleft()))
+            message = self._waiting.popleft()
+            if not self._forward(message):
+                self._waiting.appendleft(message)
+                self._kernel.loop.call_later(AGAIN_INTERVAL, partial(self._look_again, until))
+                break
 
     def _look_again(self, until: float) -> None:
         if self._kernel.is_heard:
@@ -267,22 +294,38 @@ class Client:
         if self.unconfirmed:
             self._forwarded()
 
-    def _forward(self, message: _Message) -> None:
+    def _forward(self, message: _Message) -> bool:
+        """Forward a message, which is confirmed then; tell whether it is not to be tried again."""
+        try:
+            self._pass_on(message.channel, message.frames)
+        except zmq.Again:  # zmq has given this connection up
+            self._name = ""
+            return False
+        except (OSError, zmq.ZMQError):  # as long as there are no descriptors, or no memory
+            return False
+        except Exception:  # what is wrong with it is this client's matter
+            self._kernel.loop.log(traceback.format_exc())
         self._confirm(message)
-        channel, frames = message.channel, message.frames
+        return True
+
+    def _pass_on(self, channel: Channel, frames: Sequence[bytes]) -> None:
+        """Send a message to the kernel, once.
+
+        :raises OSError: there is no connection
+        :raises zmq.ZMQError: there is none, or it takes nothing
+        """
         if channel not in _CHANNELS or len(frames) <= HEADER + CONTENT:
             return
-        self.connect()
         asked, kind = id_and_type(frames[1 + HEADER])
-        if asked is not None:
-            if asked in self._seen:
-                return
-            remember(self._seen, asked, _MOST_SEEN)
-            if channel in REPLYING and (kind or "").endswith("_request"):
-                self.memo.asks(asked, self._name)
+        if asked in self._seen:
+            return
+        self.connect()
+        if asked is not None and channel in REPLYING and (kind or "").endswith("_request"):
+            self.memo.asks(asked, self._name)
         receiver = self._sockets[self._name][channel]
-        with contextlib.suppress(zmq.Again):
-            receiver.socket.send_multipart(frames, zmq.NOBLOCK)
+        receiver.socket.send_multipart(frames, zmq.NOBLOCK)
+        if asked is not None:
+            remember(self._seen, asked, _MOST_SEEN)
         receiver.look()
 
     def _received(self, channel: Channel, messages: list[list[bytes]]) -> None:
@@ -321,7 +364,8 @@ class Client:
         self.stream, self._connection = stream, connection
         self.unconfirmed = self._sent = self._confirmed = 0
         self._overtaking.clear()
-        self.connect()
+        with contextlib.suppress(OSError, zmq.ZMQError):  # else when it sends something
+            self.connect()
         stream.pump()
 
     def confirm(self) -> bool:
@@ -401,6 +445,7 @@ class Client:
 
     def close(self) -> None:
         """Let go of the client."""
+        self._is_closed = True
         self._waiting.clear()
         self._answers.clear()
         self._close_sockets(self._sockets)

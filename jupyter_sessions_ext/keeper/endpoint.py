@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 import zmq
+from zmq.utils.monitor import parse_monitor_message
 
 from .loop import Loop, Receiver, Timer
 from .messages import DELIMITER, Connection
@@ -14,6 +15,14 @@ from .protocol import Channel
 
 NUDGE_INTERVAL = 0.1
 """Seconds between questions to a kernel that has not been heard of; doubled each time, up to 1."""
+
+LOST_TIMEOUT = 1.0
+"""Seconds in which zmq begins to connect again, if it does."""
+
+_ENDS = frozenset({
+    zmq.Event.DISCONNECTED, zmq.Event.HANDSHAKE_FAILED_NO_DETAIL,
+    zmq.Event.HANDSHAKE_FAILED_PROTOCOL, zmq.Event.HANDSHAKE_FAILED_AUTH,
+})  # fmt: skip
 
 NUDGE_TIMEOUT = 60.0
 """Seconds after which a kernel that was never heard of is sent what clients have for it."""
@@ -51,10 +60,14 @@ class Endpoint:
             socket.identity = identity
         if channel is Channel.STDIN:
             socket.immediate = 1
-        if self.connection.curve:
-            socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
-            socket.curve_serverkey = self.connection.curve
-        socket.connect(self.connection.url(channel))
+        try:
+            if self.connection.curve:
+                socket.curve_publickey, socket.curve_secretkey = zmq.curve_keypair()
+                socket.curve_serverkey = self.connection.curve
+            socket.connect(self.connection.url(channel))
+        except BaseException:
+            socket.close()
+            raise
         return socket
 
     def listen(self, *, is_busy: bool) -> None:
@@ -67,6 +80,16 @@ class Endpoint:
         self.is_heard = is_busy
         if not is_busy:
             self._nudge = _Nudge(self)
+
+    def listen_again(self, *, is_busy: bool) -> None:
+        """Ask the kernel until it is heard on a new connection; who has asked it is yet to hear.
+
+        :param is_busy: it would not answer, and is heard as it was
+        """
+        if not is_busy:
+            self.is_heard = False
+            if self._nudge is None:
+                self._nudge = _Nudge(self)
 
     def hear(self) -> None:
         """Let through what waits."""
@@ -129,6 +152,38 @@ class Endpoint:
         if self._nudge is not None:
             self._nudge.close()
             self._nudge = None
+
+
+class Monitor:
+    """Tells when a connection has ended that zmq does not make again.
+
+    It tries to connect again and again, and tells each time; but not where it could not read what
+    came, as without memory, or from what is no kernel: then it is silent.
+
+    :param lost: is called then
+    """
+
+    def __init__(self, loop: Loop, socket: zmq.Socket[bytes], lost: Callable[[], object]) -> None:
+        self._loop = loop
+        self._lost = lost
+        self._socket = socket
+        self._timer: Timer | None = None
+        self._receiver = Receiver(loop, socket.get_monitor_socket(), self._told)
+
+    def _told(self, messages: list[list[bytes]]) -> None:
+        last = parse_monitor_message(messages[-1])["event"]
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if last in _ENDS:
+            self._timer = self._loop.call_later(LOST_TIMEOUT, self._lost)
+
+    def close(self) -> None:
+        """Tell nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._socket.disable_monitor()
+        self._receiver.close()
 
 
 class _Nudge:

@@ -96,6 +96,7 @@ class IdleWatch:
     :param record: is given what is missing
     :param sign: makes frames of header, parent header, metadata and content
     :param is_behind: tells whether there is something that could not be looked at yet
+    :param deaf: is told when a question was answered, and nothing at all was published meanwhile
     """
 
     def __init__(
@@ -105,8 +106,12 @@ class IdleWatch:
         record: Callable[[list[list[bytes]]], object],
         sign: Callable[[Sequence[bytes]], list[bytes]],
         is_behind: Callable[[], bool] = lambda: False,
+        deaf: Callable[[], object] = lambda: None,
     ) -> None:
         self._loop = loop
+        self._deaf = deaf
+        self._heard = 0
+        """How many messages were published."""
         self._is_behind = is_behind
         self._ask = ask
         self._record = record
@@ -125,6 +130,7 @@ class IdleWatch:
 
     def publish(self, frames: Sequence[bytes]) -> None:
         """Take note of what is published."""
+        self._heard += 1
         if b'"idle"' in frames[CONTENT] and message_type(frames[HEADER]) == "status":
             asked = message_id(frames[PARENT])
             if asked is not None:
@@ -133,15 +139,18 @@ class IdleWatch:
 
     def _look(self, asked: str) -> None:
         if asked in self._replied:
-            self._ask(lambda: self._end_soon(asked))
+            heard = self._heard
+            self._ask(lambda: self._end_soon(asked, heard))
 
-    def _end_soon(self, asked: str) -> None:
-        self._loop.call_later(WAIT, lambda: self._end(asked))
+    def _end_soon(self, asked: str, heard: int) -> None:
+        self._loop.call_later(WAIT, lambda: self._end(asked, heard))
 
-    def _end(self, asked: str) -> None:
+    def _end(self, asked: str, heard: int) -> None:
         if self._is_behind():
-            self._end_soon(asked)
+            self._end_soon(asked, heard)
             return
+        if self._heard == heard:
+            self._deaf()
         frames = self._replied.pop(asked, None)
         if frames is None:
             return

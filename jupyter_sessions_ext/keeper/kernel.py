@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
+import os
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import zmq
 
 from .client import REPLYING, Client
-from .endpoint import Endpoint
+from .endpoint import Endpoint, Monitor
 from .finish import Finisher, IdleWatch
+from .log_file import shorten
 from .loop import Loop, Receiver
 from .memo import Memo
 from .messages import (
@@ -34,6 +39,13 @@ SPLICE_TIMEOUT = 5.0
 
 LEAST_WAITING = 16 << 20
 """Bytes that may always wait to be recorded."""
+
+
+class KernelFiles(NamedTuple):
+    """A kernel's files, which a server has made."""
+
+    connection: str | None = None
+    log: str | None = None
 
 
 class Kernel:
@@ -66,19 +78,26 @@ class Kernel:
         self._forwarded = forwarded
         self._spliced = spliced
         self._ended = ended
+        self.files = KernelFiles()
         self.process: KernelProcess | None = None
         self.has_ended = False
         """Whether its process is known to have ended."""
         self._splice: Splice | None = None
         self._finisher: Finisher | None = None
         self._idle_watch = IdleWatch(
-            loop, self.endpoint.ask, self._record_published, self._sign, lambda: self._is_behind
+            loop,
+            self.endpoint.ask,
+            self._record_published,
+            self._sign,
+            lambda: self._is_behind,
+            self._hear_again,
         )
         self.is_idle = False
         """Whether it was, at last."""
         self.last = b""
         """Which message was recorded last of those that are for all."""
         self._iopub: Receiver | None = None
+        self._monitor: Monitor | None = None
 
     # ------------------------------------------------------------------ where it is
 
@@ -92,20 +111,50 @@ class Kernel:
         if is_new:
             for client in self.clients.values():
                 client.begin_anew()
-        if connection != endpoint.connection:
+        is_elsewhere = connection != endpoint.connection
+        if not is_elsewhere and not is_new:
+            return
+        if is_elsewhere:
             self._disconnect()
             endpoint.connection = connection
-            socket = endpoint.open_socket(Channel.IOPUB, zmq.SUB)
-            socket.subscribe(b"")
-            self._iopub = Receiver(
-                self.loop, socket, self._published, self._overrun, self._most_waiting
-            )
+        self._subscribe()
+        if is_elsewhere:
             for client in self.clients.values():
                 client.reconnect()
-        elif not is_new:
-            return
         if not self.has_ended:
             endpoint.listen(is_busy=is_busy)
+
+    def _subscribe(self) -> None:
+        """Hear it on a new connection; what came on the one before is taken."""
+        if self._iopub is not None:
+            self._iopub.drain()
+            self._unsubscribe()
+        socket = self.endpoint.open_socket(Channel.IOPUB, zmq.SUB)
+        socket.subscribe(b"")
+        self._monitor = Monitor(self.loop, socket, self._lost)
+        self._iopub = Receiver(
+            self.loop, socket, self._published, self._overrun, self._most_waiting
+        )
+
+    def _unsubscribe(self) -> None:
+        if self._monitor is not None:
+            self._monitor.close()
+            self._monitor = None
+        if self._iopub is not None:
+            self._iopub.close()
+            self._iopub = None
+
+    def _lost(self) -> None:
+        """Be connected again where zmq has given up, as it does when there is no memory."""
+        if not self.has_ended:
+            self._subscribe()
+            self.endpoint.listen_again(is_busy=not self.is_idle)
+
+    def _hear_again(self) -> None:
+        """Be connected again: it has answered a question, and nothing of that was heard."""
+        if self.is_connected and not self.has_ended:
+            self._subscribe()
+            self.endpoint.listen_again(is_busy=False)
 
     @property
     def is_connected(self) -> bool:
@@ -114,9 +163,7 @@ class Kernel:
 
     def _disconnect(self) -> None:
         self.endpoint.close()
-        if self._iopub is not None:
-            self._iopub.close()
-            self._iopub = None
+        self._unsubscribe()
 
     def follow(self, process: tuple[int, float | None] | None) -> None:
         """Watch its process, if that is known."""
@@ -146,6 +193,23 @@ class Kernel:
             socket.close()
         if self.process is not None:
             self.process.end()
+
+    def remove_connection_file(self) -> None:
+        """Remove the file with the key of a kernel that has ended, if it is that kernel's."""
+        path, connection = self.files.connection, self.endpoint.connection
+        if path is None or connection is None:
+            return
+        with contextlib.suppress(OSError, ValueError, AttributeError, RecursionError):
+            with open(path, "rb") as file:
+                key = json.load(file).get("key")
+            if key == connection.key.decode():
+                os.unlink(path)
+
+    def shorten_log(self) -> None:
+        """Shorten its log, if it is long."""
+        if self.files.log is not None:
+            with contextlib.suppress(OSError):
+                shorten(Path(self.files.log))
 
     def close(self) -> None:
         """Let go of it."""

@@ -48,7 +48,7 @@ class Loop:
     """
 
     def __init__(self, log: Callable[[str], object]) -> None:
-        self._log = log
+        self.log = log
         self._selector = selectors.DefaultSelector()
         self._paused: dict[int, selectors.SelectorKey] = {}
         self._timers: list[tuple[float, int, Timer]] = []
@@ -110,7 +110,7 @@ class Loop:
         try:
             key.data(events)
         except Exception:
-            self._log(traceback.format_exc())
+            self.log(traceback.format_exc())
             self._pause(key)
 
     def call(self, callback: Callback) -> None:
@@ -118,7 +118,7 @@ class Loop:
         try:
             callback()
         except Exception:
-            self._log(traceback.format_exc())
+            self.log(traceback.format_exc())
 
     def _pause(self, key: selectors.SelectorKey) -> None:
         """Leave a file alone for a while, unless it was forgotten."""
@@ -261,6 +261,12 @@ class Receiver:
     def _look_again(self) -> None:
         self._is_due = False
         self.look()
+
+    def drain(self) -> None:
+        """Receive all that is there now."""
+        while not self.socket.closed and not (self._take() and not self._waiting):
+            if messages := self._next():
+                self._receive(messages)
 
     def close(self) -> None:
         """Close the socket. What it was to send is sent, if that is soon."""

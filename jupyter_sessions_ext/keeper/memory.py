@@ -1,8 +1,12 @@
-"""What a flood of messages has taken of the machine's memory is given back to it."""
+"""What a flood of messages has taken of the machine's memory is given back to it.
+
+All is imported when the keeper starts: it outlives the upgrade of the Python that it runs on.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 from collections.abc import Callable
 
@@ -15,14 +19,16 @@ class Memory:
 
     def __init__(self) -> None:
         self._least = resident()
-        self._trim: Callable[[int], object] | None = None
+        # Of another library's memory nothing can be said.
+        self._trim: Callable[[int], object] = getattr(
+            ctypes.CDLL(None), "malloc_trim", lambda _: None
+        )
 
     def give_back(self) -> None:
         """Give back what is free, if that may be much."""
         now = resident()
         self._least = min(self._least, now)
         if now - self._least > WORTH:
-            self._trim = self._trim or _find_trim()
             self._trim(0)  # some 0.1 ms; what is in use now may be free the next time
 
 
@@ -31,11 +37,3 @@ def resident() -> int:
     with contextlib.suppress(OSError), open("/proc/self/statm", "rb") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     return 0
-
-
-def _find_trim() -> Callable[[int], object]:
-    """Return glibc's ``malloc_trim``; of another library's memory nothing can be said."""
-    import ctypes  # takes memory itself, and most keepers never need it
-
-    found: Callable[[int], object] = getattr(ctypes.CDLL(None), "malloc_trim", lambda _: None)
-    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import tempfile
@@ -26,10 +27,16 @@ SEGMENTS = 8
 
 _SUFFIX = ".ring"
 
+_LONGEST_NAME = 200
+"""Bytes; most file systems take 255."""
+
 
 def folder_name(kernel_id: str) -> str:
     """Return a kernel's folder: a client may choose the id, which must not lead out of it."""
-    return "kernel-" + quote(kernel_id, safe="")
+    name = quote(kernel_id, safe="")
+    if len(name) > _LONGEST_NAME:  # no other name has these letters behind a percent sign
+        name = f"%sha256-{hashlib.sha256(kernel_id.encode()).hexdigest()}"
+    return f"kernel-{name}"
 
 
 class Segment:

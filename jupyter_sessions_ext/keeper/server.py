@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .kernel import Kernel
+from .kernel import Kernel, KernelFiles
 from .kernels import Kernels, log
 from .link import Link
 from .listener import Listener
@@ -48,6 +48,9 @@ RETURN_TIMEOUT = 5.0
 
 TELL_INTERVAL = 0.1
 """Seconds after which the server hears what was recorded and forwarded: it keeps it until then."""
+
+LOG_INTERVAL = 5.0
+"""Seconds between looks at the kernels' logs, while there is no server."""
 
 LEASE_INTERVAL = 0.5
 """Seconds after which it is looked again whether a server has the lease that has not said hello."""
@@ -162,7 +165,15 @@ class Keeper:
                 self._kernel_ended(kernel)
         self._leave_when_idle()
         self._expect_server()
+        self._shorten_logs()
         self._give_up_idle_port()
+
+    def _shorten_logs(self) -> None:
+        """Keep kernels' logs from filling the disk, as a server does that is there."""
+        if self._server is None:
+            for kernel in self._kernels:
+                kernel.shorten_log()
+            self._loop.call_later(LOG_INTERVAL, self._shorten_logs)
 
     def _forget_server_process(self) -> None:
         if self._returning is not None:
@@ -240,6 +251,7 @@ class Keeper:
         """Forget a kernel whose end no server has to see to."""
         if self._server is None:
             log(f"kernel {kernel.kernel_id} has ended")
+            kernel.remove_connection_file()
             self._drop_soon(kernel.kernel_id)
 
     # ------------------------------------------------------------------ what is received
@@ -346,6 +358,8 @@ class Keeper:
         is_busy: bool,
         allowed: list[str],
         process: dict[str, Any] | None = None,
+        files: dict[str, str | None] | None = None,
+        **_: object,
     ) -> dict[str, Any]:
         if kernel in self._dropping:
             self._drop(kernel)
@@ -353,6 +367,7 @@ class Keeper:
         self._has_kept = True
         self._stay()
         kept.allow(allowed)
+        kept.files = KernelFiles(**(files or {}))
         kept.follow(identity_of(process))
         is_inherited = kept.endpoint.connection is None and not is_new
         kept.connect(Connection.of(connection), is_new=is_new, is_busy=is_busy)

@@ -30,7 +30,7 @@ _PING_INTERVAL = 5.0
 _GRACE = 0.2
 _RETRY_INTERVAL = 0.02
 
-COMMAND = ("-m", f"{__package__}")
+COMMAND: tuple[str, ...] = ("-m", f"{__package__}")
 """What Python runs as a keeper, in a folder."""
 
 _MEMORY = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "98304"}

@@ -113,8 +113,8 @@ class Supervisor:
     def keep(self, kernel_id: str, **about: Any) -> None:
         """Have a kernel recorded: from before any client's message reaches it.
 
-        :param about: ``connection``, ``process``, ``is_new``, ``is_busy`` and ``allowed``: its call
-            ``kernel`` has them
+        :param about: ``connection``, ``process``, ``is_new``, ``is_busy``, ``allowed`` and
+            ``files``: its call ``kernel`` has them
         """
         known = self._kernels.get(kernel_id, {"is_first": about["is_new"]})
         # A process that was started again goes on with what was kept of the kernel.

@@ -15,14 +15,12 @@ from tornado.ioloop import PeriodicCallback
 
 from ..folder import Place
 from ..host import environment
+from ..keeper.log_file import shorten
 from ..keeper.protocol import RINGS
 from ..keeper.ring import folder_name
 from ..models import KernelRecord
 from ..workspace import Workspace
 from .secrets import masked, secrets_of, without_rest
-
-LOG_LIMIT = 1 << 20
-"""Bytes; a longer log keeps its last half."""
 
 LOG_RETENTION = 7 * 24 * 3600
 """Seconds for which the log of a kernel that is gone is kept, and what it has sent."""
@@ -76,8 +74,7 @@ def trim(folder: Path, known: set[str]) -> None:
     for log in folder.glob("kernel-*.log"):
         with contextlib.suppress(OSError):
             status = log.stat()
-            if status.st_size > LOG_LIMIT:
-                _shorten(log)
+            shorten(log)
             if log.name not in known and time.time() - status.st_mtime > LOG_RETENTION:
                 log.unlink()
 
@@ -110,20 +107,6 @@ def trim_rings(rings: Sequence[Path], kept: set[str], wanted: set[str], total: i
         if is_old or ring.name not in wanted or total < 0:
             shutil.rmtree(ring, ignore_errors=True)
             total += size
-
-
-def _shorten(log: Path) -> None:
-    """Keep the last half of the limit.
-
-    The kernel appends meanwhile: it always writes at the end that the file then has.
-    """
-    with open(log, "rb") as file:
-        file.seek(-LOG_LIMIT // 2, os.SEEK_END)
-        tail = file.read()
-    with open(log, "r+b") as file:
-        file.truncate(0)
-    with open(log, "ab") as file:
-        file.write(b"[... earlier output was dropped ...]\n" + tail.partition(b"\n")[2])
 
 
 def end_of_log(

@@ -120,7 +120,7 @@ class RecordingMixin(ActivityMixin):
         if self.workspace.keeps_kernels:
             record = self.workspace.registry.kernels.get(kernel.kernel_id)
             process = record.process if record else None
-            info = kernel.get_connection_info()
+            info, place = kernel.get_connection_info(), self.workspace.place
             connection = {
                 name: value.decode() if isinstance(value, bytes) else value
                 for name, value in info.items()
@@ -133,6 +133,10 @@ class RecordingMixin(ActivityMixin):
                 is_new=is_new,
                 is_busy=is_busy,
                 allowed=[*self.allowed_message_types],
+                files={
+                    "connection": kernel.connection_file,
+                    "log": str(place.log_file(kernel.kernel_id)) if place else None,
+                },
             )
 
     def start_watching_activity(self, kernel_id: str) -> None:
