@@ -107,6 +107,7 @@ class Keeper:
             "take_port": self._port.take,
             "give_up_port": self._port.give_up,
             "ping": lambda *_, **__: {},
+            "take_connection": lambda *_, **__: {},
         }
         self._notes: dict[str, Callable[..., None]] = {
             "detach": self._streams.detach,
@@ -467,7 +468,8 @@ class Keeper:
 def _hold_nothing(link: Link, **_: object) -> None:
     """Close what came with a note, or a call, of a server of the old version.
 
-    It had its clients' connections held, and a shared memory with what they had requested.
+    It had its clients' connections held (``hold``, ``let_go``, ``take_connection``), and a shared
+    memory with what they had requested.
     """
     if (file := link.take_file()) is not None:
         os.close(file)
