@@ -47,14 +47,11 @@ KernelId = Annotated[
     ),
 ]
 
-SESSION_ID = r"[A-Za-z0-9_]+(?:-[A-Za-z0-9_]+){4}"
-"""The ids that ``/api/sessions/`` has, as in jupyter_server: UUIDs, and others of their form."""
-
 SessionId = Annotated[
     str,
     Meta(
         max_length=256,
-        pattern=rf"^{SESSION_ID}$(?!\n)",
+        pattern=r"^[A-Za-z0-9_]+(?:-[A-Za-z0-9_]+){4}$(?!\n)",
         description="A session's id, as `/api/sessions/` has it: a UUID, or of its form.",
     ),
 ]

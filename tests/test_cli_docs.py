@@ -143,6 +143,8 @@ def test_the_fields_of_what_is_told_of_a_transcript_are_documented(home: Home) -
 
 
 def check_fields(home: Home, arguments: str) -> None:
+    if arguments.startswith("import"):
+        check_fields(home, "export -o out.ndjson")
     arguments = arguments.replace("-o out", f"-o {home.path}/out")
     arguments = arguments.replace("import out", f"import {home.path}/out")
     done = run(home, *shlex.split(arguments), "--json", env={"PATH": ""})

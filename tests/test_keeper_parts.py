@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import logging
+import os
 import socket
 import struct
 import threading
@@ -26,9 +27,10 @@ from jupyter_server.services.kernels.connection.base import (
 from websocket import ABNF
 from websocket._abnf import continuous_frame, frame_buffer
 
-from jupyter_sessions_ext.errors import KeeperError
+from jupyter_sessions_ext.errors import KeeperError, KeeperGoneError
 from jupyter_sessions_ext.keeper import starter, supervisor
 from jupyter_sessions_ext.keeper.backlog import Backlog
+from jupyter_sessions_ext.keeper.channel import ServerLink
 from jupyter_sessions_ext.keeper.delivery import CAPACITY, INPUT_SIZE, Delivery
 from jupyter_sessions_ext.keeper.loop import Loop, Receiver
 from jupyter_sessions_ext.keeper.memo import Memo
@@ -396,3 +398,15 @@ async def test_a_connection_that_is_made_when_the_server_stops_is_closed(
             pass
         with pytest.raises(KeeperError, match="the server stops"):
             await keeper.attach(cast("Feed", None), "a", "client", delivery=0)
+
+
+async def test_a_call_on_a_link_that_has_ended_is_refused(tmp_path: Path) -> None:
+    ours, keepers = socket.socketpair()
+    link = ServerLink(logging.getLogger(__name__), ours, {}, lambda _: None, lambda *_: None)
+    keepers.close()
+    link.close()
+    file = os.open(tmp_path, os.O_RDONLY)
+    with pytest.raises(KeeperGoneError):
+        await asyncio.wait_for(link.call("attach", [file]), 5)
+    with pytest.raises(OSError, match="descriptor"):
+        os.fstat(file)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-WATCHED = 10.0
+WATCHED = 5.0
 """Seconds for which a keeper that cannot be used is started again."""
 
 MOST_STARTS = {"of another version": 1, "killed soon": 8, "killed when it starts": 8, "ends": 8}

@@ -16,11 +16,14 @@ from tornado import web
 
 from ..errors import KernelStartError
 from ..sessions.manager import SessionManager
-from ..wire import MOST_BYTES, SESSION_ID, InvalidBodyError, decode
+from ..wire import MOST_BYTES, InvalidBodyError, decode
 from .schemas import ChangeSession, CreateSession
 
 RESOURCE = "sessions"
 """What an authorizer is asked about: jupyter_server's own name for it."""
+
+_ID = r"\w+-\w+-\w+-\w+-\w+"
+"""The form of ids in jupyter_server's addresses."""
 
 T = TypeVar("T")
 
@@ -102,7 +105,7 @@ class SessionRootHandler(_SessionsHandler):
     def _check_kernel(self, kernel_id: str | None, name: str | None) -> None:
         """Refuse an id for a new kernel under which no client could reach it."""
         if kernel_id is not None and kernel_id not in self.kernel_manager:
-            if not re.fullmatch(SESSION_ID, kernel_id, re.ASCII):
+            if not re.fullmatch(_ID, kernel_id, re.ASCII):
                 raise web.HTTPError(400, "kernel.id: neither a kernel that runs nor a UUID")
             if name == "":
                 raise web.HTTPError(400, "kernel.name: must not be empty for a new kernel")
@@ -142,6 +145,6 @@ class SessionHandler(_SessionsHandler):
 
 
 handlers: list[tuple[str, type[web.RequestHandler]]] = [
-    (rf"/api/sessions/(?P<session_id>{SESSION_ID})", SessionHandler),
+    (rf"/api/sessions/(?P<session_id>{_ID})", SessionHandler),
     (r"/api/sessions", SessionRootHandler),
 ]

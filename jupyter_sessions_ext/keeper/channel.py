@@ -83,6 +83,10 @@ class ServerLink:
         """
         number = next(self._numbers)
         answer: asyncio.Future[dict[str, Any]] = self._loop.create_future()
+        if not self.is_open:
+            _close_all(files)
+            _gone(answer)
+            return answer
         self._calls[number] = answer, answered
         self.send(pack_json(Kind.CALL, number, op=what, **more), files)
         return answer
@@ -199,14 +203,18 @@ class ServerLink:
         self._give_up_unsent()
         for answer, _ in self._calls.values():
             if not answer.done():
-                answer.set_exception(KeeperGoneError("the keeper is gone"))
-                answer.exception()  # whoever waits has it; if nobody does, nothing is lost
+                _gone(answer)
         self._calls.clear()
 
     def _give_up_unsent(self) -> None:
         for _, files in self._unsent:
             _close_all(files)
         self._unsent.clear()
+
+
+def _gone(answer: asyncio.Future[dict[str, Any]]) -> None:
+    answer.set_exception(KeeperGoneError("the keeper is gone"))
+    answer.exception()  # whoever waits has it; if nobody does, nothing is lost
 
 
 def _close_all(files: Sequence[int]) -> None:
