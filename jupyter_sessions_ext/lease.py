@@ -69,9 +69,9 @@ class Lease:
         try:
             if OWNS_LOCKS:
                 file = _lock_holder(folder, command)
-                if file is None:
-                    connection.close()
-                    return None
+        except BlockingIOError:
+            connection.close()
+            return None
         except BaseException:
             connection.close()
             raise
@@ -148,35 +148,46 @@ def _begin(folder: Path) -> sqlite3.Connection | None:
 
 
 def _lock_holder(folder: Path, command: str) -> int | None:
-    """Lock the file that tells who has the lease, and write that; None: another one has it.
+    """Lock the file that tells who has the lease, and write that.
 
-    :raises OSError: it cannot be written
+    :returns: its descriptor; None where the file system has no such locks: the other one must do
+    :raises BlockingIOError: another process has it
     """
     path = folder / HOLDER
     while True:
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            if lock(file, 0, 1):
-                own = identify(os.getpid())
-                said = {
-                    "pid": os.getpid(),
-                    "started": own and own.started,
-                    "boot": boot_id(),
-                    "namespace": pid_namespace(),
-                    "command": command,
-                }
-                os.ftruncate(file, 0)
-                os.pwrite(file, json.dumps(said).encode(), 0)
-                return file
-            said = _read(file)
-        except BaseException:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError:  # as on a full disk
+            return None
+        try:
+            is_ours = lock(file, 0, 1)
+        except OSError:
             os.close(file)
-            raise
+            return None
+        if is_ours:
+            _write(file, command)
+            return file
+        said = _read(file)
         os.close(file)
         if not _has_ended(said):
-            return None
+            raise BlockingIOError(path)
         # A child that it has forked has the lock: it is no server, and writes nothing here.
         path.unlink(missing_ok=True)
+
+
+def _write(file: int, command: str) -> None:
+    """Tell who has the lease; on a full disk nobody is told."""
+    own = identify(os.getpid())
+    said = {
+        "pid": os.getpid(),
+        "started": own and own.started,
+        "boot": boot_id(),
+        "namespace": pid_namespace(),
+        "command": command,
+    }
+    with contextlib.suppress(OSError):
+        os.ftruncate(file, 0)
+        os.pwrite(file, json.dumps(said).encode(), 0)
 
 
 def _said(folder: Path) -> dict[str, Any] | None:

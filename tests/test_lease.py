@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
@@ -84,6 +85,29 @@ def test_kill_9_frees_a_lease_although_a_child_that_was_forked_lives(tmp_path: P
             assert holder is not None
             assert holder.pid == os.getpid() or holder.pid == 0
         lease.release()
+
+
+@needs_locks
+@pytest.mark.parametrize("what", ["lock", "os.pwrite", "os.open"])
+def test_where_the_second_lock_cannot_be_had_the_first_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    opened = os.open
+
+    def refuse(first: object, *arguments: Any) -> int:
+        if what == "os.open" and not str(first).endswith(HOLDER):
+            return opened(str(first), *arguments)
+        raise OSError(errno.ENOSYS, "injected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"jupyter_sessions_ext.lease.{what}", refuse)
+        lease = Lease.take(tmp_path)
+    assert lease is not None
+    with another_process(READS.replace("COMMAND", '""'), tmp_path) as (_, _process):
+        holder = Lease.holder(tmp_path)
+        assert holder is None or holder.pid in (0, os.getpid())
+    assert Lease.take(tmp_path) is None
+    lease.release()
 
 
 @needs_locks

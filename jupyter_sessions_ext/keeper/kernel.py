@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import zmq
 
-from .client import REPLYING, Client
+from .client import AGAIN_INTERVAL, REPLYING, Client
 from .endpoint import Endpoint, Monitor
 from .finish import Finisher, IdleWatch
 from .log_file import shorten
@@ -98,6 +98,7 @@ class Kernel:
         """Which message was recorded last of those that are for all."""
         self._iopub: Receiver | None = None
         self._monitor: Monitor | None = None
+        self._is_closed = False
 
     # ------------------------------------------------------------------ where it is
 
@@ -129,12 +130,21 @@ class Kernel:
         if self._iopub is not None:
             self._iopub.drain()
             self._unsubscribe()
-        socket = self.endpoint.open_socket(Channel.IOPUB, zmq.SUB)
+        try:
+            socket = self.endpoint.open_socket(Channel.IOPUB, zmq.SUB)
+        except (OSError, zmq.ZMQError):  # as long as there are no descriptors, or no memory
+            self.loop.call_later(AGAIN_INTERVAL, self._subscribe_again)
+            return
         socket.subscribe(b"")
-        self._monitor = Monitor(self.loop, socket, self._lost)
+        with contextlib.suppress(OSError, zmq.ZMQError):  # a question will show that it is deaf
+            self._monitor = Monitor(self.loop, socket, self._lost)
         self._iopub = Receiver(
             self.loop, socket, self._published, self._overrun, self._most_waiting
         )
+
+    def _subscribe_again(self) -> None:
+        if self.endpoint.connection is not None and not self._is_closed:
+            self._subscribe()
 
     def _unsubscribe(self) -> None:
         if self._monitor is not None:
@@ -213,6 +223,7 @@ class Kernel:
 
     def close(self) -> None:
         """Let go of it."""
+        self._is_closed = True
         self._disconnect()
         self.follow(None)
         for client in self.clients.values():

@@ -333,7 +333,7 @@ class Supervisor:
             except KeeperVersionError:
                 self._is_given_up = True
                 raise
-            except KeeperError:
+            except Exception:
                 if self._pauses.begin() > PATIENCE:
                     raise
         self._link = link

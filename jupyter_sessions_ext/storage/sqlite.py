@@ -419,6 +419,7 @@ class SQLiteStore:
             return
         if self._checking is None or self._checking.done():
             self._checking = asyncio.ensure_future(self._commit(_NO_CHANGE))
+            self._checking.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.shield(self._checking)  # who asks may not wait so long
 
     def close(self) -> None:
