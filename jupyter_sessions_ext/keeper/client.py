@@ -16,7 +16,7 @@ from typing import NamedTuple
 import zmq
 
 from .delivery import Delivery
-from .endpoint import Endpoint
+from .endpoint import Endpoint, is_shortage
 from .loop import Loop, Receiver, Timer
 from .memo import MOST_PENDING, Memo
 from .messages import (
@@ -301,9 +301,9 @@ class Client:
         except zmq.Again:  # zmq has given this connection up
             self._name = ""
             return False
-        except (OSError, zmq.ZMQError):  # as long as there are no descriptors, or no memory
-            return False
-        except Exception:  # what is wrong with it is this client's matter
+        except Exception as error:  # what is wrong with it is this client's matter
+            if isinstance(error, OSError | zmq.ZMQError) and is_shortage(error):
+                return False
             self._kernel.loop.log(traceback.format_exc())
         self._confirm(message)
         return True

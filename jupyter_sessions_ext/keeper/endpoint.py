@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from collections import deque
 from collections.abc import Callable
 
@@ -26,6 +27,14 @@ _ENDS = frozenset({
 
 NUDGE_TIMEOUT = 60.0
 """Seconds after which a kernel that was never heard of is sent what clients have for it."""
+
+
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+
+
+def is_shortage(error: OSError | zmq.ZMQError) -> bool:
+    """Tell whether what failed may be done later: there are no descriptors, or no memory now."""
+    return error.errno in _SHORTAGES
 
 
 class Endpoint:

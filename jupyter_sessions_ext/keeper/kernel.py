@@ -13,7 +13,7 @@ from typing import NamedTuple
 import zmq
 
 from .client import AGAIN_INTERVAL, REPLYING, Client
-from .endpoint import Endpoint, Monitor
+from .endpoint import Endpoint, Monitor, is_shortage
 from .finish import Finisher, IdleWatch
 from .log_file import shorten
 from .loop import Loop, Receiver
@@ -132,7 +132,9 @@ class Kernel:
             self._unsubscribe()
         try:
             socket = self.endpoint.open_socket(Channel.IOPUB, zmq.SUB)
-        except (OSError, zmq.ZMQError):  # as long as there are no descriptors, or no memory
+        except (OSError, zmq.ZMQError) as error:
+            if not is_shortage(error):
+                raise
             self.loop.call_later(AGAIN_INTERVAL, self._subscribe_again)
             return
         socket.subscribe(b"")

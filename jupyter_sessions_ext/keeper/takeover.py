@@ -166,10 +166,12 @@ def take_all(folder: Path, target: Path) -> None:
 def take_reasons(folder: Path, target: Path) -> None:
     """Move why kernels were ended that another folder's keeper had."""
     source, kept = ended_file(folder), ended_file(target)
-    reasons = {**read_object(kept), **read_object(source)}
+    reasons = read_object(source)
+    if not reasons:
+        return
     with contextlib.suppress(OSError):
         target.mkdir(mode=0o700, parents=True, exist_ok=True)
-        kept.write_text(json.dumps(reasons))
+        kept.write_text(json.dumps({**read_object(kept), **reasons}))
         source.unlink()
 
 
@@ -178,11 +180,8 @@ def is_elsewhere(folder: Path) -> bool:
 
     Its kernels do, too: from here they cannot be seen, or not be reached.
     """
-    if not NAMES_LOCKERS:
-        return False
     try:
-        with open(folder / LOCK, "rb") as file:
-            pid = locker(file.fileno(), 0, 1)
+        pid = _holder(folder)
     except OSError:
         return False
     if pid is None:
@@ -198,13 +197,18 @@ def signal_holder(folder: Path, number: int) -> bool:
 
     :raises OSError: it cannot be told, or done
     """
-    if not NAMES_LOCKERS:
-        return False
-    try:
-        with open(folder / LOCK, "rb") as file:
-            pid = locker(file.fileno(), 0, 1)
-    except FileNotFoundError:
-        return False
+    pid = _holder(folder)
     if pid:
         os.kill(pid, number)
     return bool(pid)
+
+
+def _holder(folder: Path) -> int | None:
+    """Return the pid of a folder's keeper, 0 if it is not of this system; None: there is none.
+
+    :raises OSError: it cannot be told
+    """
+    if NAMES_LOCKERS:
+        with contextlib.suppress(FileNotFoundError), open(folder / LOCK, "rb") as file:
+            return locker(file.fileno(), 0, 1)
+    return None
