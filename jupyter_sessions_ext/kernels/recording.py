@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
@@ -134,7 +135,7 @@ class RecordingMixin(ActivityMixin):
                 is_busy=is_busy,
                 allowed=[*self.allowed_message_types],
                 files={
-                    "connection": kernel.connection_file,
+                    "connection": os.path.abspath(kernel.connection_file),
                     "log": str(place.log_file(kernel.kernel_id)) if place else None,
                 },
             )
