@@ -139,7 +139,7 @@ def test_a_keeper_imports_nothing_when_it_has_started(
     """It outlives the upgrade of its Python, and of what it imports."""
     args = [
         "--ServerApp.jpserver_extensions={'keeper_watched': True}",
-        "--SessionsApp.orphan_timeout=4",
+        "--SessionsApp.orphan_timeout=2.5",
     ]
     with server_factory(args=args, env={"PYTHONPATH": str(TESTS)}) as server:
         kernel_id = new_session(server)["kernel"]["id"]

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-WATCHED = 5.0
+WATCHED = 4.0
 """Seconds for which a keeper that cannot be used is started again."""
 
-MOST_STARTS = {"of another version": 1, "killed soon": 8, "killed when it starts": 8, "ends": 8}
+MOST_STARTS = {"of another version": 1, "killed soon": 8, "killed when it starts": 8}
 """In these seconds: at once, and after 0, 0.25, 0.5, 1, 2, and 4 s."""
 
 
