@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from contextlib import closing, suppress
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -13,7 +14,7 @@ import psutil
 import pytest
 import websocket
 from clients import new_session
-from drills import drill_count
+from drills import FULL, drill_count
 from jupyter_server.auth.security import passwd
 from kept import suspended
 from messages import execute_request
@@ -84,10 +85,14 @@ class Reluctant:
         self._channels.close(timeout=0)
 
 
+CASES = [*product(NEXT, ["kill", "terminate"])]
+"""The next server, and how the one before ends; in short each next one after a kill, and one more.
+"""
+
+
 @pytest.mark.drill
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("how", ["kill", "terminate"])
-@pytest.mark.parametrize("asks", NEXT)
+@pytest.mark.parametrize(("asks", "how"), CASES if FULL else CASES[::2] + CASES[3:4])
 def test_what_is_sent_after_a_servers_end_is_not_run_and_what_it_had_is_run_once(
     home: Home, asks: str, how: str, tmp_path: Path
 ) -> None:
